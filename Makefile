@@ -1,0 +1,51 @@
+# `make demo` and `make test` need Python 3.11 or newer and make, nothing else: they install into .venv first.
+PYTHON ?= python3
+VENV   ?= .venv
+CONFIG ?= workflow/config/demo.yaml
+CORES  ?= 2
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PYTHONUNBUFFERED := 1
+DONE   := $(VENV)/.installed
+
+.PHONY: help install demo grid test lab bench nbs clean
+help:
+	@echo "make demo   a twin of SEED and SEED-IV, features, models, Table II (about 4 minutes after installation)"
+	@echo "make grid CONFIG=workflow/config/paper.yaml    the same for another configuration"
+	@echo "make test   every notebook and every test"
+	@echo "make lab    JupyterLab on the walkthroughs"
+	@echo "make bench  run the benchmark notebook and print its table"
+	@echo "make nbs    export, execute and clean the notebooks after editing them"
+	@echo "make clean  remove runs, twins and caches (the installation stays)"
+
+install: $(DONE)
+$(DONE): requirements.lock settings.ini setup.py
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'emo_lib needs Python 3.11 or newer, this is ' + sys.version.split()[0])"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: grid
+grid: $(DONE)
+	snakemake --cores $(CORES) --configfile $(CONFIG)
+	@cat reports/$(basename $(notdir $(CONFIG)))/table2.md
+
+test: $(DONE)
+	python -m pytest
+
+lab: $(DONE)
+	jupyter lab nbs
+
+bench: $(DONE)
+	jupyter execute --inplace --timeout=1800 nbs/70_bench.ipynb
+	nbdev_clean --fname nbs/70_bench.ipynb
+	@python scripts/show_output.py nbs/70_bench.ipynb
+
+nbs: $(DONE)
+	nbdev_export
+	python scripts/execute.py
+	nbdev_clean
+	python scripts/readme.py
+
+clean:
+	rm -rf runs data/twins .snakemake .pytest_cache
