@@ -159,7 +159,7 @@ def fold_caveats(meta, train, test, scope):
         out.append(f"feature {feature!r} is smoothed in both directions of time within a trial: legal between trials, not possible live")
     return out
 
-# %% ../nbs/40_protocols.ipynb #4008f767
+# %% ../nbs/40_protocols.ipynb #65edee11
 @dataclass(frozen=True)
 class CrossSession:
     """Within-subject cross-session protocol of section IV-C: each ordered pair of a subject's sessions is a fold.
@@ -185,12 +185,13 @@ class CrossSession:
         """
         meta = window_table(meta)
         sessions = {getattr(s, "item", lambda: s)(): sorted(g.unique().tolist()) for s, g in meta.groupby("subject", sort=True)["session"]}
+        pools = {}                                             # folds with equal pools share one array
         for subject, short in _chosen(sessions, subjects):
-            for a, b in session_pairs(sessions[subject]): yield _make_fold(self, meta, subject, (a, b), short)
+            for a, b in session_pairs(sessions[subject]): yield _make_fold(self, meta, subject, (a, b), short, pools)
 
-# %% ../nbs/40_protocols.ipynb #f1103cc1
-def _make_fold(protocol, meta, subject, pair, caveats):
-    "The checked Fold of one subject and pair (train session, test session); caveats : list of those already known."
+# %% ../nbs/40_protocols.ipynb #cb8a2a21
+def _make_fold(protocol, meta, subject, pair, caveats, pools):
+    "The checked Fold of one subject and pair (train session, test session); caveats : those already known; pools : {name: rows} so far."
     own = (meta["subject"] == subject).to_numpy()
     train, test = (np.flatnonzero(own & (meta["session"] == e).to_numpy()) for e in pair)
     caveats = [*caveats, *fold_caveats(meta, train, test, protocol.scope)]
@@ -199,7 +200,7 @@ def _make_fold(protocol, meta, subject, pair, caveats):
     pool, pool_name = pretraining_pool(meta, protocol.scope, subject, pair[1])
     if not len(pool):
         raise ValueError(f"scope {protocol.scope!r} leaves no window for pre-training: the data hold subject {subject} only; use scope 'no_test_session'")
-    return Fold(dict(subject=subject, train_session=pair[0], test_session=pair[1]), train, val, test, pool, tuple(caveats), pool_name).check(meta)
+    return Fold(dict(subject=subject, train_session=pair[0], test_session=pair[1]), train, val, test, pools.setdefault(pool_name, pool), tuple(caveats), pool_name).check(meta)
 
 # %% ../nbs/40_protocols.ipynb #77293e7f
 def _chosen(sessions, subjects):
