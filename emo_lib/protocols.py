@@ -135,10 +135,10 @@ def validation_trials(meta, train, fraction, seed):
     held = pd.MultiIndex.from_frame(meta.iloc[train][TRIAL]).isin(chosen) if chosen else np.zeros(len(train), bool)
     return train[~held], train[held], single
 
-# %% ../nbs/40_protocols.ipynb #25b0a587
+# %% ../nbs/40_protocols.ipynb #8badcaf2
 def _known(clips):
-    "The clip names that stand for a clip, as a list: not missing, not empty, not negative."
-    return [c for c in clips.tolist() if not (pd.isna(c) or c == "" or (isinstance(c, (int, float)) and c < 0))]
+    "The clip names that stand for a clip, as a list: not missing, not empty, above 0."
+    return [c for c in clips.tolist() if not (pd.isna(c) or c == "" or (isinstance(c, (int, float)) and c <= 0))]
 
 def repeated_clips(meta, train, test):
     """How many test trials show a clip that training trials showed: (repeated trials, test trials). (0, n) when clips are unknown."""
