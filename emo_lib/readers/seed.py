@@ -182,7 +182,7 @@ def list_files(folder, window_s, session=None, ignore=("label.mat",)):
     if not files: problems.append(Problem(str(folder), "files {subject}_{YYYYMMDD}.mat", "none", "copy the data into this folder"))
     return sorted(files, key=lambda f: (f.subject, f.date, f.path.name)), sorted(problems, key=str)
 
-# %% ../../nbs/02_readers.ipynb #ed324f27
+# %% ../../nbs/02_readers.ipynb #cc2571aa
 def place_files(files, spec):
     "Give each file of a SEED download (sessions by date over ALL folders together) its session; Problems of subjects with too many dates. Their files are dropped."
     problems, kept = [], []
@@ -192,9 +192,10 @@ def place_files(files, spec):
         for f in mine: f.session = order.get(f.date)
         if order: kept += mine
         else:
-            names = sorted({(f.date, f.path.name) for f in mine})
-            problems.append(Problem(str(mine[0].path.parent), f"{spec.n_sessions} sessions of subject {subject}", f"{len(names)} dates: {some(n for _, n in names)}",
-                                    "remove the file that does not belong to this subject; nobody can number these sessions"))
+            dates, released = Counter(f.date for f in mine), {n for ss in spec.file_stems.values() for n in ss}
+            rare = min(mine, key=lambda f: (f.path.stem in released, dates[f.date], -f.date))        # the likely intruder
+            problems.append(Problem(str(rare.path), f"{spec.n_sessions} dates (sessions) of subject {subject}", f"{len(dates)}: {some(sorted(dates), 9)}",
+                                    "remove the file that does not belong; with too many dates nobody can number the sessions"))
     return kept, problems
 
 def twice(files):
@@ -267,7 +268,7 @@ def length_faults(features, signals, sfreq):
         yield f"about {seconds[t]//features.window_s:.0f} windows of {features.window_s:g} s in trial {t} ({seconds[t]:.0f} s in {signals.path})", \
             f"{sets[first][t]} ({len(off)} trials differ)", "the two files are not of the same recording or release: " + AGAIN
 
-# %% ../../nbs/02_readers.ipynb #d391524e
+# %% ../../nbs/02_readers.ipynb #bc251d36
 def content_faults(file, spec):
     "Faults (expected, found, fix) of what a MatFile holds, from its variables' shapes."
     n, t = len(spec.channels), spec.n_trials(file.session)
@@ -277,7 +278,7 @@ def content_faults(file, spec):
 def lacking_features(files):
     "Add a fault to every feature MatFile that lacks a feature which most files of its window length hold."
     for w in {f.window_s for f in files} - {None}:
-        mine = [f for f in files if f.window_s == w and f.shapes]
+        mine = [f for f in files if f.window_s == w and trial_keys(f.shapes, FEATURE_KEY)]
         count = Counter(n for f in mine for n in trial_keys(f.shapes, FEATURE_KEY))
         usual = {n for n, k in count.items() if 2*k > len(mine)}
         for f in mine:
