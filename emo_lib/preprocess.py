@@ -42,7 +42,7 @@ def robust_z(values, min_spread=0.0):
     spread = 1.4826*np.median(np.abs(values - centre))
     return (values - centre)/max(spread, min_spread, np.finfo(float).tiny)
 
-# %% ../nbs/10_preprocess.ipynb #ea76da9e
+# %% ../nbs/10_preprocess.ipynb #ce070771
 def find_bad_channels(signal, sfreq, flat_uv=0.5, z_max=5.0, min_spread=0.2, r_min=0.4, min_channels=8, window_s=1.0):
     """Which channels are flat, noisy or uncorrelated with all others: signal (channel, time) in microvolts -> bool (channel,), True = bad.
 
@@ -50,7 +50,7 @@ def find_bad_channels(signal, sfreq, flat_uv=0.5, z_max=5.0, min_spread=0.2, r_m
     flat_uv : microvolts; flat if the standard deviation is below it. EEG has several microvolts, an amplifier's own noise 0.1 to 0.5.
     z_max, min_spread : noisy if the robust z of ln variance exceeds z_max; 5 is the custom. `min_spread`: see `robust_z`.
     r_min : uncorrelated if the best absolute correlation is below it; 0.4 is the custom.
-    min_channels : the correlation rule is skipped with fewer channels, because far-apart electrodes may share little.
+    min_channels : with fewer channels only flat is tested: a median of few says little, and far-apart electrodes may share little.
     A channel with a NaN or an infinity is bad. Errors: ValueError if the signal is not two-dimensional or sfreq is not positive.
     """
     x = np.asarray(signal)
@@ -61,6 +61,6 @@ def find_bad_channels(signal, sfreq, flat_uv=0.5, z_max=5.0, min_spread=0.2, r_m
     variance, best = channel_statistics(x, max(2, min(round(window_s*sfreq), x.shape[1])))
     bad = broken | (variance < flat_uv**2)
     log_variance = np.log(np.maximum(variance, np.finfo(np.float32).tiny))
-    if (~bad).sum() >= 3: bad[~bad] = robust_z(log_variance[~bad], min_spread) > z_max
-    if len(x) >= min_channels: bad |= best < r_min
-    return bad
+    if len(x) < min_channels or bad.all(): return bad
+    bad[~bad] = robust_z(log_variance[~bad], min_spread) > z_max
+    return bad | (best < r_min)
