@@ -7,7 +7,7 @@ __all__ = ['FORMATS', 'write_recording', 'natural_key', 'Recording', 'find_recor
            'cut_events', 'check_cuts', 'eeg_channels', 'align_places', 'recording_places', 'check_recording',
            'BidsReader']
 
-# %% ../../nbs/03_bids.ipynb #06b09451
+# %% ../../nbs/03_bids.ipynb #5663c4eb
 import json, re, warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 from ..facts import BANDS5, DatasetSpec, LayoutError, Problem, Trial, make_signal
 from ..montage import assign_cells, canonical, positions
 
@@ -330,15 +331,16 @@ class _Table(_Index):
         stems = Counter(r.file.with_suffix("") for r in self.recordings)
         return [Problem(str(s), "one file for a recording", f"{n} with different suffixes", "keep one of them") for s, n in stems.items() if n > 1]
 
-# %% ../../nbs/03_bids.ipynb #d1e78376
+# %% ../../nbs/03_bids.ipynb #7776239c
 class _Trials(_Table):
     "Lazy reading of the trials; the base of BidsReader."
     def _rows(self, subjects, sessions):
-        subjects = self.subjects if subjects is None else [str(s).removeprefix("sub-") for s in subjects]
+        subjects = self.subjects if subjects is None else [str(s).removeprefix("sub-") for s in np.atleast_1d(subjects)]
+        sessions = None if sessions is None else np.atleast_1d(sessions).tolist()
         known = {n for s in self.subjects for n in self.sessions(s)}
         if unknown := sorted(set(subjects) - set(self.subjects)): raise ValueError(f"subjects: {unknown} not in {self.root}; there are {self.subjects}")
         if unknown := sorted(set(sessions or ()) - known): raise ValueError(f"sessions: {unknown} not in {self.root}; there are {sorted(known)}")
-        return self.table[self.table.subject.isin(subjects) & (True if sessions is None else self.table.session.isin(list(sessions)))]
+        return self.table[self.table.subject.isin(subjects) & (True if sessions is None else self.table.session.isin(sessions))]
 
     def _read_trials(self, rows):
         for k, part in rows.groupby("recording", sort=True):
@@ -413,13 +415,16 @@ class _Contract(_Trials):
         raise ValueError(f"a BIDS folder holds recordings, no released features, so there is no {name!r} in {self.root}; "
                          f"run `emo features --dataset BIDS --root {self.root}` and load its output")
 
-# %% ../../nbs/03_bids.ipynb #5d618984
+# %% ../../nbs/03_bids.ipynb #d2c6ac08
 class _Reports(_Contract):
     "Problems and summary; the base of BidsReader."
+    def __repr__(self):
+        return f"BIDS ({self.provenance}): {len(self.subjects)} subjects, {len(self.recordings)} recordings, {len(self.channels)} channels, {len(self.table)} trials of {', '.join(self.classes)}; {len(self._faults)} problems"
     def problems(self, deep=False):
         "Every fault of the folder: list of Problem. deep: also open each recording, see `check_recording`."
         if not deep: return list(self._faults)
-        found = [p for k, part in self.table.groupby("recording") for p in check_recording(self.recordings[k], part, self.channels)]
+        recordings = tqdm(list(self.table.groupby("recording")), "reading", unit="file", disable=None, leave=False)
+        found = [p for k, part in recordings for p in check_recording(self.recordings[k], part, self.channels)]
         try: self.cells
         except ValueError as e: found.append(Problem(str(self.root), "a cell for every electrode", str(e), "see `exclude`"))
         return self._faults + found
