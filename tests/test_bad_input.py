@@ -1,5 +1,5 @@
 """Bad downloads: every fault is a Problem that names the file, what was expected, what was found and what to do, and one pass finds all of them."""
-import shutil
+import shutil, struct
 from pathlib import Path
 import numpy as np
 import pytest
@@ -84,10 +84,10 @@ def test_whole_downloads_open(seed, iv):
 @pytest.mark.parametrize("spoil, found", [
     (lambda p: p.write_bytes(p.read_bytes()[:-5000]), "truncated"),
     (lambda p: p.write_bytes(p.read_bytes()[:p.stat().st_size//2]), "truncated"),
-    (lambda p: p.write_bytes(p.read_bytes()[:100]), "no MATLAB file"),
+    (lambda p: p.write_bytes(p.read_bytes()[:100]), "no MATLAB 5 file"),
     (lambda p: p.write_bytes(b""), "empty file (0 bytes)"),
-    (lambda p: p.write_text("<html>404 Not Found</html>"), "no MATLAB file"),
-    (lambda p: p.write_bytes(b"PK\x03\x04" + bytes(500)), "no MATLAB file"),
+    (lambda p: p.write_text("<html>404 Not Found</html>"), "no MATLAB 5 file"),
+    (lambda p: p.write_bytes(b"PK\x03\x04" + bytes(500)), "no MATLAB 5 file"),
     (lambda p: p.write_bytes(b"MATLAB 7.3 MAT-file".ljust(600)), "MATLAB 7.3 file (HDF5)"),
     (lambda p: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500)), "MATLAB 7.3 file (HDF5)"),
     (lambda p: p.write_bytes(p.read_bytes()[:128] + b"\xff"*1000), "damaged"),
@@ -108,6 +108,24 @@ def test_damaged_compressed_data_are_told_when_read(seed):
     path.write_bytes(raw)
     _, problems = verify("SEED", seed)
     assert [p.path for p in problems] == [str(path)] and "damaged" in problems[0].found
+
+
+def test_a_flipped_type_code_does_not_end_the_process(seed):
+    "scipy reads beyond its table of types there, which is a segmentation fault and no error."
+    path, tag = seed/"Preprocessed_EEG"/f"{STEMS[1]}.mat", struct.Struct("<II")
+    n = contents(path)["xy_eeg2"].nbytes
+    path.write_bytes(path.read_bytes().replace(tag.pack(7, n), tag.pack(7 + 1024, n)))
+    p = only("SEED", seed)
+    assert p.path == str(path) and "damaged" in p.found
+
+
+def test_a_file_that_changes_while_it_is_used(seed):
+    ds = open_dataset("SEED", seed)
+    path = seed/"Preprocessed_EEG"/f"{STEMS[1]}.mat"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(LayoutError, match="truncated"): next(ds.trials())
+    path.unlink()
+    with pytest.raises(LayoutError, match="cannot be read"): next(ds.trials())
 
 
 def test_seven_point_three_says_how_to_convert(seed):
@@ -376,7 +394,7 @@ def test_many_faults_in_one_pass(seed, iv):
     change(ext/f"{STEMS[3]}.mat", psd_LDS1=x)
     write(ext/"label.mat", {"label": np.zeros((1, 3))})
     planted = {(pre/f"{STEMS[1]}.mat", "empty"), (pre/f"{STEMS[2]}.mat", "no *_eeg2"), (pre/f"{STEMS[3]}.mat", "(61, 401)"), (ext, "no session 1"),
-               (ext/f"{STEMS[2]}.mat", "no MATLAB file"), (ext/"label.mat", "3 values"), (ext/f"{STEMS[3]}.mat", "NaN")}
+               (ext/f"{STEMS[2]}.mat", "no MATLAB 5 file"), (ext/"label.mat", "3 values"), (ext/f"{STEMS[3]}.mat", "NaN")}
     table, problems = verify("SEED", seed)
     assert len(problems) == len(planted) == 7 and len(table) == 3
     for path, words in planted: assert any(p.path == str(path) and words in p.found for p in problems), (path, words)
