@@ -35,7 +35,7 @@ def band_bins(bands, sfreq, n):
     if not out: raise ValueError("bands: expected at least one (lo, hi) pair in Hz, found none")
     return out
 
-# %% ../nbs/11_features.ipynb #1fd55a80
+# %% ../nbs/11_features.ipynb #efdd06b7
 def cut_windows(x, sfreq, window_s):
     """x (..., time) -> (..., window, sample), a view where possible: windows side by side, the rest at the end dropped.
 
@@ -48,7 +48,8 @@ def cut_windows(x, sfreq, window_s):
     if n < 2: raise ValueError(f"window_s={window_s} at {sfreq:g} Hz: expected at least 2 samples a window, found {n}")
     if x.ndim < 1 or x.shape[-1] < n:
         raise ValueError(f"expected at least one window of {n} samples ({window_s} s at {sfreq:g} Hz), found a signal of shape {x.shape} (..., time); use a shorter window or drop this trial")
-    if not np.isfinite(x.sum()) and not np.isfinite(x).all():                       # the sum is cheap and nearly always enough
+    with np.errstate(all="ignore"): total = x.sum()                                 # cheap, and nearly always enough
+    if not np.isfinite(total) and not np.isfinite(x).all():
         raise ValueError(f"expected finite microvolts, found {np.count_nonzero(~np.isfinite(x))} NaN or infinite values of {x.size}; repair or drop these channels first")
     w = x.shape[-1] // n
     return x[..., :w*n].reshape(*x.shape[:-1], w, n)

@@ -230,7 +230,7 @@ def write_features(ds, out, feature="de_LDS", window_s=None, source="preprocesse
         save_features(path, make(subject, session).assign_attrs(parameters=parameters, source_stamp=stamp))
     return write_manifest(out, parameters)
 
-# %% ../nbs/15_featuresets.ipynb #936889f0
+# %% ../nbs/15_featuresets.ipynb #674f91c8
 def load_features(out, subjects=None):
     """The feature set of the folder `out` that `write_features` filled, sessions one after another; `subjects` None for all.
 
@@ -248,5 +248,7 @@ def load_features(out, subjects=None):
         fs = open_features(Path(out)/row["file"])
         if fs.attrs["fingerprint"] != row["fingerprint"]: raise ValueError(f"{Path(out)/row['file']}: not the file that {path.name} names; run `emo features` again")
         parts.append(fs)
-    if not parts: raise ValueError(f"{path}: names no files{'' if subjects is None else f' of subjects {subjects}'}")
-    return concat_features(parts)
+    if not parts: raise ValueError(f"{path}: names no files; run `emo features` again")
+    joined = concat_features(parts)
+    for only_of_one in ("source_stamp", "skipped_trials"): joined.attrs.pop(only_of_one, None)       # they stand in the manifest
+    return joined

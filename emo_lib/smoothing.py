@@ -38,7 +38,7 @@ def moving_average(x, axis=0, width=5, causal=False):
     C = np.vstack([np.zeros(y.shape[1]), np.cumsum(y - y[0], axis=0)])     # less y[0]: sums of small numbers lose fewer digits
     return back((C[stop] - C[first]) / (stop - first)[:, None] + y[0])
 
-# %% ../nbs/12_smoothing.ipynb #d81e6f17
+# %% ../nbs/12_smoothing.ipynb #f6d8ceb5
 def _smooth(y, m0, q, r, p0):
     """y (time, series), m0 (series,) -> (time, series): the most probable path, A x = b with A tridiagonal"""
     n = len(y)
@@ -48,9 +48,8 @@ def _smooth(y, m0, q, r, p0):
     A[1, 0] += 1/p0
     A[1, 1:] += 1/q
     A[1, :-1] += 1/q
-    b = y / r
-    b[0] += m0 / p0
-    return solveh_banded(A, b, overwrite_b=True, check_finite=False) if n > 1 else b / A[1]
+    b = (y - m0) / r
+    return m0 + (solveh_banded(A, b, overwrite_b=True, check_finite=False) if n > 1 else b / A[1])
 
 # %% ../nbs/12_smoothing.ipynb #b302e5aa
 def _filter(y, m0, q, r, p0):
