@@ -296,12 +296,12 @@ class NetworkClassifier(ClassifierMixin, Trainable):
         tensors = self._tensors(X, valid)
         return lambda net: -F.cross_entropy(forward(net, tensors), y)
 
-# %% ../nbs/23_training.ipynb #a4e78568
-def forward(net, tensors, batch_size=256):
-    """`net(*tensors)` in evaluation mode, without gradients, `batch_size` samples at a time; the results joined along the first axis."""
+# %% ../nbs/23_training.ipynb #8992350b
+def forward(net, tensors, batch_size=256, method=None):
+    """`net(*tensors)`, or `method(*tensors)` of the same net, in evaluation mode, without gradients, `batch_size` samples at a time; results joined."""
     net.eval()
     with torch.no_grad():
-        return torch.cat([net(*batch) for batch in zip(*(t.split(batch_size) for t in tensors))])
+        return torch.cat([(method or net)(*batch) for batch in zip(*(t.split(batch_size) for t in tensors))])
 
 # %% ../nbs/23_training.ipynb #c4db3fa4
 def save_model(path, model):
