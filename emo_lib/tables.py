@@ -157,14 +157,14 @@ def load_results(paths):
     if problems: raise ResultError(problems)
     return [r for r, _ in results]
 
-# %% ../nbs/51_tables.ipynb #eafe6f9e
+# %% ../nbs/51_tables.ipynb #85f3588b
 SCORES = ["accuracy", "balanced_accuracy", "f1_macro"]
 
 def fold_frame(results):
     """A DataFrame with a row per fold: dataset, model, row (the row's label in the table), seed, the fold's names, and the three scores (0..1)."""
     labels = row_labels(results)
-    return pd.DataFrame([dict(dataset=r["provenance"]["dataset"], model=r["spec"]["model"], row=labels[r["provenance"]["dataset"], *row_key(r)], seed=r["spec"]["seed"],
-                              **{k: v for k, v in f["names"].items()}, **{s: f[s] for s in SCORES}) for r in results for f in r["folds"]])
+    return pd.DataFrame([dict(dataset=r["provenance"]["dataset"], model=r["spec"]["model"], row=labels[r["provenance"]["dataset"], *row_key(r)],
+                              seed=r["spec"]["seed"], **f["names"], **{s: f[s] for s in SCORES}) for r in results for f in r["folds"]])
 
 def row_labels(results):
     """{(data set, *row_key): label}: the model's name, with the parameters that differ when a model has several rows in a data set."""
@@ -177,7 +177,7 @@ def row_labels(results):
         out[key] = TITLES.get(key[1], key[1]) + (f" ({said})" if said else "")
     return out
 
-# %% ../nbs/51_tables.ipynb #99d729fb
+# %% ../nbs/51_tables.ipynb #227a7815
 def summarise(results):
     """The long form as a DataFrame: a row per data set and row of the table.
 
@@ -191,17 +191,18 @@ def summarise(results):
     for (dataset, label), g in frame.groupby(["dataset", "row"], sort=False):
         of = [r for r in results if r["provenance"]["dataset"] == dataset and labels[dataset, *row_key(r)] == label]
         rows.append({**_about(of), "row": label, **_over_subjects(g), **_against_reference(frame, g, labels, of), **_paper(dataset, of[0]["spec"]["model"])})
-    order = {m: i for i, m in enumerate(TITLES)}
-    return pd.DataFrame(rows).sort_values(["dataset", "model"], key=lambda c: c.map(lambda v: order.get(v, 50)) if c.name == "model" else c, kind="stable").reset_index(drop=True)
+    place = {name: i for i, name in enumerate([*PAPER_TABLE_II[REFERENCE], *TITLES])}       # the paper's data sets first, MSMAE's row last
+    return pd.DataFrame(rows).sort_values(["dataset", "model"], key=lambda c: c.map(lambda v: (place.get(v, 50), v)), kind="stable", ignore_index=True)
 
-# %% ../nbs/51_tables.ipynb #63f969bb
+# %% ../nbs/51_tables.ipynb #005baaef
 def _joined(values): return ", ".join(dict.fromkeys(map(str, values)))
 
 def _about(of):
     "Columns on what the results `of` one row come from."
     p, tests = of[0]["provenance"], [r["permutation"] for r in of if r["permutation"]]
-    return {"dataset": p["dataset"], "data": p["data"], "model": of[0]["spec"]["model"], "chance": 1 / len(of[0]["classes"]), "feature": p["feature"], "window_s": p["window_s"],
-            "fingerprint": p["fingerprint"], "git": _joined(r["provenance"]["git"] for r in of), "seeds": _joined(sorted({r["spec"]["seed"] for r in of})),
+    return {"dataset": p["dataset"], "data": p["data"], "model": of[0]["spec"]["model"], "chance": 1 / len(of[0]["classes"]),
+            "feature": p["feature"], "window_s": p["window_s"], "fingerprint": p["fingerprint"],
+            "git": _joined(r["provenance"]["git"] for r in of), "seeds": _joined(sorted({r["spec"]["seed"] for r in of})),
             "permutation_p": tests[0]["p"] if len(tests) == len(of) == 1 else None, "permutation_n": tests[0]["n"] if len(tests) == len(of) == 1 else None}
 
 def _over_subjects(folds):
@@ -214,7 +215,7 @@ def _paper(dataset, model):
     mean, std = PAPER_TABLE_II.get(model, {}).get(dataset, (None, None))
     return {"paper_mean": mean and mean / 100, "paper_std": std and std / 100}
 
-# %% ../nbs/51_tables.ipynb #3efb772c
+# %% ../nbs/51_tables.ipynb #83287168
 def _against_reference(frame, g, labels, of):
     "Columns of the paired test of one row `g` against the MSMAE row with the same protocol and options."
     empty = {"p": None, "p_smallest": None, "p_n": None, "p_exact": None, "p_note": ""}
@@ -224,7 +225,8 @@ def _against_reference(frame, g, labels, of):
     if len(refs) != 1: return {**empty, "p_note": f"no test: {'no' if not refs else 'more than one'} MSMAE row with the same protocol"}
     ref = frame[(frame["dataset"] == dataset) & (frame["row"] == labels[refs[0]])]
     names = [c for c in frame if c not in (*SCORES, "dataset", "model", "row")]
-    if set(map(tuple, ref[names].to_numpy())) != set(map(tuple, g[names].to_numpy())): return {**empty, "p_note": "no test: MSMAE has other subjects, pairs or seeds"}
+    if set(map(tuple, ref[names].to_numpy())) != set(map(tuple, g[names].to_numpy())):
+        return {**empty, "p_note": "no test: MSMAE has other subjects, pairs or seeds"}
     t = compare_paired(*(x.groupby("subject")["accuracy"].mean().to_dict() for x in (g, ref)))
     return {"p": t["p"], "p_smallest": t["smallest_p"], "p_n": t["n"], "p_exact": t["exact"], "p_note": ""}
 
@@ -239,12 +241,13 @@ def p_text(p, smallest=None, n=None, exact=True):
     if p is None or pd.isna(p) or n == 1: return "-"
     return f"{p:.2g}" + (f" (n = {int(n)}, smallest possible {smallest:.2g}{'' if exact else ', approximate'})" if n else "")
 
-# %% ../nbs/51_tables.ipynb #f07cc3a5
+# %% ../nbs/51_tables.ipynb #4406b52c
 def _said(data): return "SYNTHETIC twin" if data == "synthetic" else "real recordings"
 
 def paper_block(long):
     """DataFrame of text: a row per model, four columns per data set of the paper. long : rows of `summarise` for such data sets."""
-    out = {"model": {r: r for r in long.sort_values("model", key=lambda c: c.map(lambda m: list(TITLES).index(m) if m in TITLES else 50), kind="stable")["row"]}}
+    order = sorted(zip(long["model"], long["row"]), key=lambda x: list(TITLES).index(x[0]) if x[0] in TITLES else len(TITLES))
+    out = {"model": {row: row for _, row in order}}
     for dataset, g in long.groupby("dataset", sort=False):
         data = g["data"].iloc[0]
         columns = {f"{dataset}: paper" + (f", on real {dataset}" if data == "synthetic" else ""): lambda r: percent(r.paper_mean, r.paper_std, 2),
@@ -255,11 +258,12 @@ def paper_block(long):
 
 def other_block(g):
     """DataFrame of text for one data set without a number in the paper. g : its rows of `summarise`."""
-    return pd.DataFrame([{"model": r.row, "balanced accuracy": percent(r.balanced_accuracy_mean, r.balanced_accuracy_std), "accuracy": percent(r.accuracy_mean, r.accuracy_std),
-                          "subjects": str(r.n_subjects), "p against chance (permuted trials)": p_text(r.permutation_p), "p against MSMAE": p_text(r.p, r.p_smallest, r.p_n, r.p_exact)}
+    return pd.DataFrame([{"model": r.row, "balanced accuracy": percent(r.balanced_accuracy_mean, r.balanced_accuracy_std),
+                          "accuracy": percent(r.accuracy_mean, r.accuracy_std), "subjects": str(r.n_subjects),
+                          "p against chance (permuted trials)": p_text(r.permutation_p), "p against MSMAE": p_text(r.p, r.p_smallest, r.p_n, r.p_exact)}
                          for r in g.itertuples()])
 
-# %% ../nbs/51_tables.ipynb #7ff42c8b
+# %% ../nbs/51_tables.ipynb #47a149fe
 def notes(results, long):
     """[(data set, list of caveats)] and [provenance line per data set]."""
     caveats, lines = [], []
@@ -268,14 +272,17 @@ def notes(results, long):
         said = [c for x in of for c in x["caveats"]] + [f"{row.row}: {row.p_note}" for row in g.itertuples() if row.p_note]
         if r["data"] == "synthetic": said.insert(0, "SYNTHETIC data with a known truth; the numbers say nothing about emotions or about the paper's claims")
         elif dataset in PAPER_TABLE_II[REFERENCE] and r["n_subjects"] != 15: said.insert(0, f"{r['n_subjects']} subjects, the paper has 15")
+        if any(x["permutation"] for x in of) and g["permutation_p"].isna().any():
+            said.append("the permutation test of a row made of several results (shards, seeds) is not shown: each tested its own part")
         if r["n_subjects"] == 1: said.append("one subject: no std and no test over subjects")
         caveats.append((dataset, list(dict.fromkeys(said))))
         seconds = sum(x["provenance"].get("seconds", 0) for x in of)
         lines.append(f"{dataset}: {_said(r['data'])}, feature {r['feature']}, windows of {r['window_s']:g} s, {len(of[0]['classes'])} classes "
-                     f"(chance {100 * r['chance']:.1f} %), data fingerprint {r['fingerprint']}, seeds {_joined(g['seeds'])}, commit {_joined(g['git'])}, protocol {_joined(x['spec']['protocol'] for x in of)}, {seconds:.0f} s in total")
+                     f"(chance {100 * r['chance']:.1f} %), data fingerprint {r['fingerprint']}, seeds {_joined(g['seeds'])}, "
+                     f"commit {_joined(g['git'])}, protocol {_joined(x['spec']['protocol'] for x in of)}, {seconds:.0f} s in total")
     return caveats, lines
 
-# %% ../nbs/51_tables.ipynb #b4d1e663
+# %% ../nbs/51_tables.ipynb #753ce4b0
 @dataclass
 class Table:
     """Table II and its neighbours, ready to print: title, lead (what the numbers are), blocks [(heading, DataFrame of text)], caveats, provenance, long form."""
@@ -293,8 +300,10 @@ def make_table(results):
     blocks = [("SEED and SEED-IV, accuracy in %", paper_block(long[paper]))] if paper.any() else []
     blocks += [(f"{d}, {_said(g['data'].iloc[0])}, in %; the paper has no number for it", other_block(g)) for d, g in long[~paper].groupby("dataset", sort=False)]
     kinds = set(long["data"])
-    title = "Table II: within-subject cross-session recognition" + (", SYNTHETIC data" if kinds == {"synthetic"} else ", partly SYNTHETIC data" if len(kinds) > 1 else "")
-    lead = ("Mean ± standard deviation over subjects, of each subject's mean over its session pairs. p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against MSMAE. "
+    title = "Table II: within-subject cross-session recognition"
+    title += ", SYNTHETIC data" if kinds == {"synthetic"} else ", partly SYNTHETIC data" if len(kinds) > 1 else ""
+    lead = ("Mean ± standard deviation over subjects, of each subject's mean over its session pairs. "
+            "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against MSMAE. "
             + (f"The paper's columns are copied from: {PAPER_SOURCE}." if paper.any() else ""))
     return Table(title, lead, blocks, *notes(results, long), long)
 
@@ -315,18 +324,21 @@ def to_csv(table):
     """The long form as CSV (str): a row per model and data set, scores as fractions 0..1."""
     return table.long.to_csv(index=False, lineterminator="\n")
 
-# %% ../nbs/51_tables.ipynb #32b67acf
+# %% ../nbs/51_tables.ipynb #b24ca123
 STYLE = ("body{font:15px/1.45 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
-         "table{border-collapse:collapse;margin:1em 0}th,td{padding:.35em .7em;border-bottom:1px solid #bbb;text-align:left;vertical-align:bottom}th{border-bottom:2px solid #222}"
+         "table{border-collapse:collapse;margin:1em 0}"
+         "th,td{padding:.35em .7em;border-bottom:1px solid #bbb;text-align:left;vertical-align:bottom}th{border-bottom:2px solid #222}"
          ".synthetic{background:#fff3cd;border:1px solid #b58900;padding:.6em 1em}")
 
 def to_html(table):
     """The Table as one self-contained HTML page (str): no scripts, nothing loaded from elsewhere, every text escaped."""
     e, out = html.escape, []
-    if (table.long["data"] == "synthetic").any(): out.append('<p class="synthetic"><b>SYNTHETIC data.</b> Columns marked SYNTHETIC come from a twin with a known truth. They reproduce nothing.</p>')
+    if (table.long["data"] == "synthetic").any():
+        out.append('<p class="synthetic"><b>SYNTHETIC data.</b> Columns marked SYNTHETIC come from a twin with a known truth. They reproduce nothing.</p>')
     for heading, block in table.blocks:
         rows = ["".join(f"<td>{e(str(v))}</td>" for v in r) for r in block.to_numpy()]
-        out.append(f"<h2>{e(heading)}</h2><table><thead><tr>{''.join(f'<th>{e(c)}</th>' for c in block.columns)}</tr></thead><tbody>{''.join(f'<tr>{r}</tr>' for r in rows)}</tbody></table>")
+        head, body = "".join(f"<th>{e(c)}</th>" for c in block.columns), "".join(f"<tr>{r}</tr>" for r in rows)
+        out.append(f"<h2>{e(heading)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
     for heading, lines in [*((f"Caveats, {d}", x) for d, x in table.caveats if x), ("Where it comes from", table.provenance)]:
         out.append(f"<h3>{e(heading)}</h3><ul>{''.join(f'<li>{e(x)}</li>' for x in lines)}</ul>")
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{e(table.title)}</title><style>{STYLE}</style></head>'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['as_rows', 'standardise', 'distances', 'LinearSVM', 'fit_scaler']
 
-# %% ../../nbs/32_svm.ipynb #29b14892
+# %% ../../nbs/32_svm.ipynb #a401b50a
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 from ..montage import CHANNELS
-from ..training import HyperParameters, check_features, check_labels
+from ..training import HyperParameters, check_features, check_labels, number, whole
 
 # %% ../../nbs/32_svm.ipynb #34e3fe2b
 def as_rows(X, valid):
@@ -33,19 +33,16 @@ def distances(machine, rows, n_classes):
     out[:, machine.classes_] = d
     return out
 
-# %% ../../nbs/32_svm.ipynb #f373eaa0
+# %% ../../nbs/32_svm.ipynb #66a25bc2
 class LinearSVM(ClassifierMixin, HyperParameters):
     """Linear SVM on standardised features, one class against the rest (scikit-learn's LinearSVC).
 
     n_classes : int; channels : names of the channels of X; C : > 0, weight of the training errors; seed : int; device : not used, always the CPU
     Errors: ValueError for X of a wrong shape, NaN, wrong labels, one class only, C <= 0; TypeError for an unknown hyper-parameter.
     """
-    def __init__(self, n_classes, channels=CHANNELS, *, C=1.0, seed=0, device="auto"): self._set(locals())
+    LIMITS = {"n_classes": whole(2), "C": number("a number above 0", lambda v: v > 0), "seed": whole(0)}
 
-    def check_params(self):
-        """Refuse an impossible C. Returns self. Errors: ValueError."""
-        if isinstance(self.C, bool) or not (isinstance(self.C, (int, float)) and 0 < self.C < np.inf): raise ValueError(f"expected C above 0, found {self.C!r}")
-        return self
+    def __init__(self, n_classes, channels=CHANNELS, *, C=1.0, seed=0, device="auto"): self._set(locals())
 
     def fit(self, X, y, *, valid=None, val=None):
         """X (window, channel, band), y int (window,), valid bool (window, channel) or (channel,); val is not used. Returns self."""
