@@ -256,7 +256,7 @@ TRAINING_LIMITS = {"n_classes": whole(2), "epochs": whole(1), "batch_size": whol
                    "weight_decay": number("a number of at least 0", lambda v: v >= 0), "clip": or_none(number("a number above 0", lambda v: v > 0)),
                    "patience": or_none(whole(1)), "seed": whole(0), "progress": one_of(True, False)}
 
-# %% ../nbs/23_training.ipynb #18dd57ae
+# %% ../nbs/23_training.ipynb #420dcb53
 class NetworkClassifier(ClassifierMixin, Trainable):
     """Base of the network models. A subclass repeats the parameters it wants in its own __init__ (scikit-learn reads that signature) and supplies
 
@@ -278,7 +278,7 @@ class NetworkClassifier(ClassifierMixin, Trainable):
 
     def predict(self, X, *, valid=None):
         """Class indices (n,)."""
-        return self.classes_[self.predict_proba(X, valid=valid).argmax(1)]
+        return self.predict_proba(X, valid=valid).argmax(1)
 
     def save(self, path):
         """Write the fitted model to `path` (safetensors); see save_model."""

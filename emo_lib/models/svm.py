@@ -33,7 +33,7 @@ def distances(machine, rows, n_classes):
     out[:, machine.classes_] = d
     return out
 
-# %% ../../nbs/32_svm.ipynb #66a25bc2
+# %% ../../nbs/32_svm.ipynb #58c22988
 class LinearSVM(ClassifierMixin, HyperParameters):
     """Linear SVM on standardised features, one class against the rest (scikit-learn's LinearSVC).
 
@@ -59,7 +59,7 @@ class LinearSVM(ClassifierMixin, HyperParameters):
 
     def predict(self, X, *, valid=None):
         """Class indices (window,)."""
-        return self.classes_[self.predict_proba(X, valid=valid).argmax(1)]
+        return self.predict_proba(X, valid=valid).argmax(1)
 
 # %% ../../nbs/32_svm.ipynb #5d5c68fd
 def _checked(model, X, y, valid):
