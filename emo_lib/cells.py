@@ -7,14 +7,14 @@ __all__ = ['HERE', 'Strict', 'CellSpec', 'explain', 'git_commit', 'provenance', 
            'fold_once', 'over_subjects', 'CellResult', 'test_against_chance', 'run_cell', 'finish_cell',
            'shares_pretraining', 'pretraining_seed', 'pretrain_cell']
 
-# %% ../nbs/50_cells.ipynb #007ff945
+# %% ../nbs/50_cells.ipynb #5ae55f0f
 import importlib.metadata, inspect, json, os, platform, subprocess, time
 from pathlib import Path
 from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from .featuresets import load_features
 from .metrics import accuracy, balanced_accuracy, confusion, f1_macro, permutation_test
 from .models import MODELS, make_model

@@ -31,8 +31,8 @@ def message(error):
     if isinstance(error, OSError) and error.filename: return f"{error.filename}: {error.strerror}"
     return str(error)
 
-# %% ../nbs/60_cli.ipynb #f9e76545
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+# %% ../nbs/60_cli.ipynb #ca8f7255
+@click.group(name="emo", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="emo_lib")
 def main():
     """From a folder of EEG recordings to a paper's table, step by step.

@@ -1,0 +1,145 @@
+"""The grid as a user meets it: run, killed, started twice, fed with wrong parameters and damaged results."""
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+import pytest, yaml
+
+BIN = Path(sys.executable).parent
+TINY = dict(name="tiny", data={"SEED": {"twin": {"subjects": 2, "seconds_per_trial": 6}, "window_s": 1.0}}, models={"svm": None})
+
+def start(repo, folder, config=None, *args, **popen):
+    "Start snakemake on `config` in `folder`; stdout and stderr come as one text."
+    (folder/"config.yaml").write_text(yaml.safe_dump(config or TINY))
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    cmd = [BIN/"snakemake", "--snakefile", repo/"workflow/Snakefile", "--directory", folder, "--configfile", folder/"config.yaml", *args]
+    return subprocess.Popen(cmd, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **popen)
+
+def snakemake(repo, folder, config=None, *args):
+    "Run snakemake to its end -> (exit code, output)."
+    p = start(repo, folder, config, *args)
+    out, _ = p.communicate(timeout=600)
+    return p.returncode, out
+
+def wait_for(condition, what, seconds=120):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, f"{what} did not happen in {seconds} s"
+        time.sleep(.05)
+
+@pytest.fixture(scope="module")
+def done(repo, tmp_path_factory):
+    "A finished tiny grid."
+    folder = tmp_path_factory.mktemp("grid")
+    code, out = snakemake(repo, folder)
+    assert code == 0, out[-4000:]
+    return folder
+
+def test_one_command_ends_with_a_table_that_says_synthetic(done):
+    table = (done/"reports/tiny/table2.md").read_text()
+    assert "SYNTHETIC" in table and "svm" in table.lower()
+    result = json.loads((done/"runs/tiny/results/SEED__svm__seed0.json").read_text())
+    assert len(result["folds"]) == 2*6 and result["provenance"]["data"] == "synthetic"
+    for name in ("table2.csv", "table2.html", "fig3_SEED.html", "fig4_SEED.html", "table.ipynb"):
+        assert (done/"reports/tiny"/name).stat().st_size > 0, name
+    assert "SYNTHETIC" in (done/"reports/tiny/fig3_SEED.html").read_text()
+
+def test_a_second_run_does_nothing(repo, done):
+    code, out = snakemake(repo, done)
+    assert code == 0 and "Nothing to be done" in out
+
+@pytest.mark.parametrize("change, said", [
+    (dict(sede=1), "sede: unknown parameter"),
+    (dict(seed="zero"), "seed"),
+    (dict(models={"smv": None}), "smv"),
+    (dict(models={"svm": {"c": 1.0}}), "c"),
+    (dict(models={"msmae": {"epochs": -1}}), "epochs"),
+    (dict(models={"msmae": {"mask_channel": 1.5}}), "mask_channel"),
+    (dict(options={"scope": "everything"}), "everything"),
+    (dict(data={"SEED": {"twin": {"subjects": 0}}}), "subjects"),
+])
+def test_wrong_parameters_are_refused_before_anything_runs(repo, tmp_path, change, said):
+    code, out = snakemake(repo, tmp_path, TINY | change)
+    assert code == 1 and "Traceback" not in out and said in out
+    assert len([l for l in out.strip().splitlines() if l.strip()]) == 1, out
+    assert not (tmp_path/"runs").exists() and not (tmp_path/"data").exists()
+
+def test_papermill_alone_refuses_an_unknown_parameter_too(repo, done):
+    job = dict(dataset="SEED", features="runs/tiny/features/SEED", model="svm", out="never.json", sede=1)
+    run = subprocess.run([BIN/"papermill", "--no-progress-bar", repo/"nbs/runs/cell.ipynb", "refused.ipynb", "-y", json.dumps(job)], cwd=done, capture_output=True, text=True)
+    assert run.returncode == 1 and "sede: unknown parameter" in run.stderr and not (done/"never.json").exists()
+
+def test_killed_grid_goes_on_and_repeats_nothing(repo, tmp_path):
+    p = start(repo, tmp_path, start_new_session=True)
+    features = tmp_path/"runs/tiny/features/SEED/features.json"
+    wait_for(features.exists, "the features")
+    time.sleep(1)
+    os.killpg(p.pid, signal.SIGKILL)
+    p.wait()
+    assert not (tmp_path/"reports/tiny/table2.md").exists()
+    before = features.stat().st_mtime_ns
+    code, out = snakemake(repo, tmp_path)
+    assert code == 0, out[-4000:]
+    assert features.stat().st_mtime_ns == before and "rule twin:" not in out and (tmp_path/"reports/tiny/table2.md").exists()
+
+def test_kill_while_the_twin_is_written(repo, tmp_path):
+    p = start(repo, tmp_path, start_new_session=True)
+    wait_for(lambda: any((tmp_path/"data").rglob("*.mat")), "the first file of the twin")
+    os.killpg(p.pid, signal.SIGKILL)
+    p.wait()
+    code, out = snakemake(repo, tmp_path)
+    assert code == 0, out[-4000:]
+
+def test_two_grids_in_one_folder(repo, tmp_path):
+    first = start(repo, tmp_path, start_new_session=True)
+    try:
+        wait_for((tmp_path/"runs/tiny/.lock").exists, "the lock")
+        code, out = snakemake(repo, tmp_path)
+        assert code == 1 and "another grid is running" in out
+    finally:
+        out, _ = first.communicate(timeout=600)
+    assert first.returncode == 0, out[-3000:]
+
+def test_a_kernel_killed_inside_a_cell_fails_the_job_and_nothing_else(repo, tmp_path, done):
+    import psutil
+    p = start(repo, tmp_path, TINY | dict(models={"dgcnn": {"epochs": 200}, "svm": None}))
+    def kernels():
+        try: return [c for c in psutil.Process(p.pid).children(recursive=True) if "ipykernel_launcher" in " ".join(c.cmdline())]
+        except psutil.Error: return []
+    def victim():
+        for c in kernels():
+            try:
+                parent = " ".join(c.parent().cmdline())
+                if "cell.ipynb" in parent and "dgcnn" in parent and list((tmp_path/"runs/tiny/results/.partial").rglob("*.json")): return c
+            except psutil.Error: continue
+    found = []
+    wait_for(lambda: found.append(victim()) or found[-1], "a fold of the network's cell")
+    found[-1].kill()
+    out, _ = p.communicate(timeout=600)
+    results = tmp_path/"runs/tiny/results"
+    assert p.returncode == 1 and not (results/"SEED__dgcnn__seed0.json").exists() and (results/"SEED__svm__seed0.json").exists(), out[-3000:]
+    assert not (tmp_path/"reports/tiny/table2.md").exists()
+
+def test_a_damaged_result_is_named_by_the_table(repo, done, tmp_path):
+    import shutil
+    shutil.copytree(done/"runs/tiny/results", tmp_path/"results")
+    victim = tmp_path/"results/SEED__svm__seed0.json"
+    victim.write_text(victim.read_text()[:200])
+    run = subprocess.run([BIN/"emo", "tables", tmp_path/"results", "--out", tmp_path/"out"], capture_output=True, text=True)
+    assert run.returncode == 1 and victim.name in run.stderr and "Traceback" not in run.stderr
+    assert not (tmp_path/"out").exists()
+
+def test_the_paper_configuration_plans_every_cell(repo, tmp_path):
+    code, out = snakemake(repo, tmp_path, yaml.safe_load((repo/"workflow/config/paper.yaml").read_text()), "-n")
+    assert code == 0 and "90" in [w for l in out.splitlines() if l.startswith("cell ") for w in l.split()], out[-2000:]   # 2 data sets x 3 models x 15 subjects
+
+def real_bids(repo): return Path(os.environ.get("EMO_BIDS_REAL") or repo.parent/"shared/data/muse-p300")
+
+def test_real_recordings_by_configuration_alone(repo, tmp_path):
+    root = real_bids(repo)
+    if not root.exists(): pytest.skip("no real BIDS folder here; set EMO_BIDS_REAL")
+    config = yaml.safe_load((repo/"workflow/config/bids.yaml").read_text())
+    config["data"]["BIDS"]["root"] = str(root)
+    config["models"] = {"svm": None}
+    code, out = snakemake(repo, tmp_path, config)
+    assert code == 0, out[-4000:]
+    table = (tmp_path/"reports/bids/table2.md").read_text()
+    assert "SYNTHETIC" not in table and "real" in table and "permutation" in table.lower()
