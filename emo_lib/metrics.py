@@ -46,18 +46,19 @@ def compare_paired(a, b):
         p = float(stats.wilcoxon(used, method=method).pvalue)
     return {"n": len(d), "n_used": n, "mean_difference": float(np.mean(d)), "p": p, "exact": exact, "smallest_p": min(1.0, 2.0 ** (1 - n))}
 
-# %% ../nbs/42_metrics.ipynb #24ef006b
+# %% ../nbs/42_metrics.ipynb #3e89d8a5
 def _same_subjects(a, b):
     "Two float arrays in the order of the same subjects. Errors: ValueError."
     if isinstance(a, dict) and isinstance(b, dict):
         if set(a) != set(b): raise ValueError(f"a paired test needs the same subjects; only one model has {', '.join(map(str, sorted(set(a) ^ set(b), key=str)))}")
         a, b = list(a.values()), [b[s] for s in a]
     a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.ndim != 1 or a.shape != b.shape or not len(a): raise ValueError(f"a paired test needs one score per subject from both models; found {a.shape} and {b.shape}")
+    if a.ndim != 1 or a.shape != b.shape or not len(a):
+        raise ValueError(f"a paired test needs one score per subject from both models; found {a.shape} and {b.shape}")
     if not np.isfinite([a, b]).all(): raise ValueError("a score is NaN or infinite; a subject without a score cannot be paired")
     return a, b
 
-# %% ../nbs/42_metrics.ipynb #1a088bc1
+# %% ../nbs/42_metrics.ipynb #add7eb84
 def _mean_recall(label, P, classes):
     "Balanced accuracy from label int (trial,) and P int (trial, class), the windows of a trial predicted as each class; classes : those to average."
     return np.mean([P[label == k, k].sum() / P[label == k].sum() for k in classes])
@@ -65,7 +66,8 @@ def _mean_recall(label, P, classes):
 def _by_trial(y, yhat, groups):
     "(label (trial,), P (trial, class), classes that occur in y). Errors: ValueError for unequal lengths or a trial with two labels."
     y, yhat, groups = (np.asarray(v) for v in (y, yhat, groups))
-    if not (y.ndim == 1 and y.shape == yhat.shape == groups.shape and len(y)): raise ValueError(f"expected y, yhat and groups of one length, found {y.shape}, {yhat.shape}, {groups.shape}")
+    if not (y.ndim == 1 and y.shape == yhat.shape == groups.shape and len(y)):
+        raise ValueError(f"expected y, yhat and groups of one length, found {y.shape}, {yhat.shape}, {groups.shape}")
     names, first, trial = np.unique(groups, return_index=True, return_inverse=True)
     mixed = np.flatnonzero(y[first][trial] != y)
     if len(mixed): raise ValueError(f"trial {names[trial[mixed[0]]]} has more than one label; permuting whole trials needs one label a trial")

@@ -147,13 +147,13 @@ def repeated_clips(meta, train, test):
     seen = set(_known(meta["clip"].iloc[train]))
     return sum(c in seen for c in _known(trials["clip"])), len(trials)
 
-# %% ../nbs/40_protocols.ipynb #77cde4b5
+# %% ../nbs/40_protocols.ipynb #8e70f1ac
 def fold_caveats(meta, train, test, scope):
     """Sentences about one fold that follow from the table of windows and the scope; meta.attrs["feature"] is used if it is there."""
     out, (n, total) = [], repeated_clips(meta, train, test)
     if n: out.append(f"{n / total:.0%} of the test session's trials show a clip that was seen in training" if n < total
                      else "the test session's clips were all seen in training")
-    if scope == "all": out.append("pre-training saw the unlabelled windows of the test session (scope 'all')")
+    if scope == "all": out.append("models that pre-train see the unlabelled windows of the test session (scope 'all')")
     feature = str(meta.attrs.get("feature", ""))
     if ("LDS" in feature or "movingAve" in feature) and "causal" not in feature:
         out.append(f"feature {feature!r} is smoothed in both directions of time within a trial: legal between trials, not possible live")
@@ -189,7 +189,7 @@ class CrossSession:
         for subject, short in _chosen(sessions, subjects):
             for a, b in session_pairs(sessions[subject]): yield _make_fold(self, meta, subject, (a, b), short, pools)
 
-# %% ../nbs/40_protocols.ipynb #cb8a2a21
+# %% ../nbs/40_protocols.ipynb #d18c7354
 def _make_fold(protocol, meta, subject, pair, caveats, pools):
     "The checked Fold of one subject and pair (train session, test session); caveats : those already known; pools : {name: rows} so far."
     own = (meta["subject"] == subject).to_numpy()
@@ -200,9 +200,10 @@ def _make_fold(protocol, meta, subject, pair, caveats, pools):
     pool, pool_name = pretraining_pool(meta, protocol.scope, subject, pair[1])
     if not len(pool):
         raise ValueError(f"scope {protocol.scope!r} leaves no window for pre-training: the data hold subject {subject} only; use scope 'no_test_session'")
-    return Fold(dict(subject=subject, train_session=pair[0], test_session=pair[1]), train, val, test, pools.setdefault(pool_name, pool), tuple(caveats), pool_name).check(meta)
+    names = dict(subject=subject, train_session=pair[0], test_session=pair[1])
+    return Fold(names, train, val, test, pools.setdefault(pool_name, pool), tuple(caveats), pool_name).check(meta)
 
-# %% ../nbs/40_protocols.ipynb #77293e7f
+# %% ../nbs/40_protocols.ipynb #0347c689
 def _chosen(sessions, subjects):
     "[(subject, caveats of an incomplete subject)] for those asked for; sessions : {subject: its sessions}."
     everyone = set().union(*sessions.values())
@@ -214,7 +215,9 @@ def _chosen(sessions, subjects):
         line = f"subject {s} has no session {', '.join(map(str, missing))}: {len(session_pairs(sessions[s]))} of {len(session_pairs(everyone))} pairs"
         if missing: warnings.warn(line + (", the subject is left out" if len(sessions[s]) < 2 else ""), stacklevel=3)
         if len(sessions[s]) > 1: out.append((s, [line] if missing else []))
-    if not out: raise ValueError("no subject has two sessions, so there is no cross-session fold; found sessions " + "; ".join(f"{s}: {v}" for s, v in sessions.items()))
+    if not out:
+        found = "; ".join(f"{s}: {', '.join(map(str, v))}" for s, v in sessions.items())
+        raise ValueError(f"no subject has two sessions, so there is no cross-session fold; found (subject: sessions) {found}")
     return out
 
 # %% ../nbs/40_protocols.ipynb #5c842505
