@@ -13,7 +13,7 @@ def mounted(path, options):
 
 @pytest.fixture
 def full(tmp_path):
-    disk = mounted(tmp_path/"full", "size=256k")
+    disk = mounted(tmp_path/"full", "size=128k")
     yield disk
     subprocess.run(["umount", disk], check=True)
 
