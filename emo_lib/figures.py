@@ -81,7 +81,7 @@ def _finish(fig, results, frame, score, title, subtitle, x_title):
                       xaxis=dict(title=x_title, type="category"), yaxis=dict(title=f"{score.replace('_', ' ').replace('f1', 'F1')} (%)", range=[0, 100], gridcolor="#dddddd"))
     return fig
 
-# %% ../nbs/52_figures.ipynb #781d6357
+# %% ../nbs/52_figures.ipynb #f8fdbc46
 def fig3(results, score="accuracy"):
     """Score per session pair and model (MSMAE, Fig. 3): bars mean, whiskers std (ddof 1) over subjects, in %. A plotly figure.
 
@@ -94,8 +94,9 @@ def fig3(results, score="accuracy"):
     over = per.groupby(level=["row", "model", "pair"], sort=False).agg(["mean", "std"]).reset_index()
     fig = _bars(over, "mean", "std", "pair")
     fig.update_xaxes(categoryorder="array", categoryarray=sorted(over["pair"].unique()))
-    return _finish(fig, results, frame, score, f"{score.replace('_', ' ')} for each session pair", "bars: mean over subjects, whiskers: std over subjects",
-                   "training session → test session" if "train_session" in frame else "fold")
+    what = "session pair" if "train_session" in frame else "fold"
+    return _finish(fig, results, frame, score, f"{score.replace('_', ' ')} for each {what}", "bars: mean over subjects, whiskers: std over subjects",
+                   "training session → test session" if what == "session pair" else "fold")
 
 def _fold_labels(frame):
     """What to write under a group of bars: "1 → 3" for session pairs, else the other names of the fold."""
