@@ -159,15 +159,14 @@ def fold_caveats(meta, train, test, scope):
         out.append(f"feature {feature!r} is smoothed in both directions of time within a trial: legal between trials, not possible live")
     return out
 
-# %% ../nbs/40_protocols.ipynb #65edee11
+# %% ../nbs/40_protocols.ipynb #0d317c64
 @dataclass(frozen=True)
 class CrossSession:
     """Within-subject cross-session protocol of section IV-C: each ordered pair of a subject's sessions is a fold.
 
     scope : what pre-training may see, a key of SCOPES
     val_fraction : share of the training trials of each class kept for validation, 0 <= val_fraction < 1; 0: no validation (the paper)
-    seed : int, base seed of the validation draw
-    Errors: ValueError on an unknown scope or an impossible fraction.
+    seed : int, base seed of the validation draw. Errors: ValueError on an unknown scope or an impossible value.
     """
     scope: str = "all"
     val_fraction: float = 0.0
@@ -175,7 +174,9 @@ class CrossSession:
 
     def __post_init__(self):
         if self.scope not in SCOPES: raise ValueError(f"unknown scope {self.scope!r}; known: {', '.join(SCOPES)}")
-        if not 0 <= self.val_fraction < 1: raise ValueError(f"val_fraction must be at least 0 and below 1, found {self.val_fraction}")
+        if type(self.val_fraction) not in (int, float) or not 0 <= self.val_fraction < 1:
+            raise ValueError(f"val_fraction must be a number from 0 and below 1, found {self.val_fraction!r}")
+        if type(self.seed) is not int: raise ValueError(f"seed must be a whole number, found {self.seed!r}")
 
     def split(self, meta, subjects=None):
         """Yield a checked Fold per subject and ordered pair of sessions.

@@ -31,7 +31,7 @@ PAPER_TABLE_II = {                       # model: {data set: (accuracy, standard
 TITLES = {"svm": "linear SVM", "vit": "ViT", "simplevit": "SimpleViT", "fbccnn": "FBCCNN", "stnet": "STNet", "dgcnn": "DGCNN", "msmae": "MSMAE"}
 REFERENCE = "msmae"                      # the model that the others are tested against
 
-# %% ../nbs/51_tables.ipynb #38f61b55
+# %% ../nbs/51_tables.ipynb #0424febe
 class _Spec(BaseModel):
     dataset: str
     model: str
@@ -48,6 +48,10 @@ class _Provenance(BaseModel):
     fingerprint: str = Field(min_length=1)
     git: str
 
+class _Permutation(BaseModel):
+    p: float = Field(gt=0, le=1)
+    n: int = Field(ge=1)
+
 class _Fold(BaseModel):
     names: dict[str, int | str]
     n_test: int = Field(gt=0)
@@ -56,7 +60,7 @@ class _Fold(BaseModel):
     f1_macro: float = Field(ge=0, le=1, allow_inf_nan=False)
     confusion: list[list[int]]
 
-# %% ../nbs/51_tables.ipynb #ad54572a
+# %% ../nbs/51_tables.ipynb #9ba2aa1c
 class ResultFile(BaseModel):
     """The parts of a cell's result that a table uses, checked. Errors: pydantic.ValidationError, also when the numbers contradict each other."""
     spec: _Spec
@@ -64,7 +68,7 @@ class ResultFile(BaseModel):
     folds: list[_Fold] = Field(min_length=1)
     mean: float = Field(ge=0, le=1, allow_inf_nan=False)
     n_subjects: int
-    permutation: dict[str, Any] | None
+    permutation: _Permutation | None
     caveats: list[str]
     provenance: _Provenance
 
@@ -215,7 +219,7 @@ def _paper(dataset, model):
     mean, std = PAPER_TABLE_II.get(model, {}).get(dataset, (None, None))
     return {"paper_mean": mean and mean / 100, "paper_std": std and std / 100}
 
-# %% ../nbs/51_tables.ipynb #83287168
+# %% ../nbs/51_tables.ipynb #5634e5e1
 def _against_reference(frame, g, labels, of):
     "Columns of the paired test of one row `g` against the MSMAE row with the same protocol and options."
     empty = {"p": None, "p_smallest": None, "p_n": None, "p_exact": None, "p_note": ""}
@@ -225,21 +229,21 @@ def _against_reference(frame, g, labels, of):
     if len(refs) != 1: return {**empty, "p_note": f"no test: {'no' if not refs else 'more than one'} MSMAE row with the same protocol"}
     ref = frame[(frame["dataset"] == dataset) & (frame["row"] == labels[refs[0]])]
     names = [c for c in frame if c not in (*SCORES, "dataset", "model", "row")]
-    if set(map(tuple, ref[names].to_numpy())) != set(map(tuple, g[names].to_numpy())):
+    if set(map(tuple, ref[names].astype(str).to_numpy())) != set(map(tuple, g[names].astype(str).to_numpy())):
         return {**empty, "p_note": "no test: MSMAE has other subjects, pairs or seeds"}
     t = compare_paired(*(x.groupby("subject")["accuracy"].mean().to_dict() for x in (g, ref)))
     return {"p": t["p"], "p_smallest": t["smallest_p"], "p_n": t["n"], "p_exact": t["exact"], "p_note": ""}
 
-# %% ../nbs/51_tables.ipynb #7e99be7f
+# %% ../nbs/51_tables.ipynb #70ddc6d9
 def percent(mean, std, digits=1):
     """"61.2 ± 3.4" from fractions, "61.2" without a std, "-" without a mean."""
     if mean is None or pd.isna(mean): return "-"
     return f"{100 * mean:.{digits}f}" + ("" if std is None or pd.isna(std) else f" ± {100 * std:.{digits}f}")
 
 def p_text(p, smallest=None, n=None, exact=True):
-    """"0.031 (n = 6, smallest possible 0.031)", or "-" when there is no test or only one subject."""
+    """"0.062 (min 0.031)", min being the smallest p that n subjects can reach; "-" when there is no test or only one subject."""
     if p is None or pd.isna(p) or n == 1: return "-"
-    return f"{p:.2g}" + (f" (n = {int(n)}, smallest possible {smallest:.2g}{'' if exact else ', approximate'})" if n else "")
+    return f"{p:.2g}" + (f" (min {smallest:.2g}{'' if exact else ', approximate'})" if n else "")
 
 # %% ../nbs/51_tables.ipynb #4406b52c
 def _said(data): return "SYNTHETIC twin" if data == "synthetic" else "real recordings"
@@ -282,7 +286,7 @@ def notes(results, long):
                      f"commit {_joined(g['git'])}, protocol {_joined(x['spec']['protocol'] for x in of)}, {seconds:.0f} s in total")
     return caveats, lines
 
-# %% ../nbs/51_tables.ipynb #753ce4b0
+# %% ../nbs/51_tables.ipynb #36a0065e
 @dataclass
 class Table:
     """Table II and its neighbours, ready to print: title, lead (what the numbers are), blocks [(heading, DataFrame of text)], caveats, provenance, long form."""
@@ -297,13 +301,13 @@ def make_table(results):
     """A Table from results (list of CellResult dicts, as `load_results` gives them). Errors: ResultError."""
     long = summarise(results)
     paper = long["dataset"].isin(PAPER_TABLE_II[REFERENCE])
-    blocks = [("SEED and SEED-IV, accuracy in %", paper_block(long[paper]))] if paper.any() else []
+    blocks = [(" and ".join(long[paper]["dataset"].unique()) + ", accuracy in %", paper_block(long[paper]))] if paper.any() else []
     blocks += [(f"{d}, {_said(g['data'].iloc[0])}, in %; the paper has no number for it", other_block(g)) for d, g in long[~paper].groupby("dataset", sort=False)]
     kinds = set(long["data"])
     title = "Table II: within-subject cross-session recognition"
     title += ", SYNTHETIC data" if kinds == {"synthetic"} else ", partly SYNTHETIC data" if len(kinds) > 1 else ""
     lead = ("Mean ± standard deviation over subjects, of each subject's mean over its session pairs. "
-            "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against MSMAE. "
+            "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against MSMAE; min: the smallest p that so few subjects can reach. "
             + (f"The paper's columns are copied from: {PAPER_SOURCE}." if paper.any() else ""))
     return Table(title, lead, blocks, *notes(results, long), long)
 
@@ -324,10 +328,10 @@ def to_csv(table):
     """The long form as CSV (str): a row per model and data set, scores as fractions 0..1."""
     return table.long.to_csv(index=False, lineterminator="\n")
 
-# %% ../nbs/51_tables.ipynb #b24ca123
+# %% ../nbs/51_tables.ipynb #b75ec87f
 STYLE = ("body{font:15px/1.45 system-ui,sans-serif;max-width:75em;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
          "table{border-collapse:collapse;margin:1em 0}"
-         "th,td{padding:.35em .7em;border-bottom:1px solid #bbb;text-align:left;vertical-align:bottom}th{border-bottom:2px solid #222}"
+         "th,td{padding:.35em .7em;border-bottom:1px solid #bbb;text-align:left;vertical-align:bottom}td{white-space:nowrap}th{border-bottom:2px solid #222}"
          ".synthetic{background:#fff3cd;border:1px solid #b58900;padding:.6em 1em}")
 
 def to_html(table):

@@ -1,0 +1,162 @@
+"""One contract for all models: a model is tested here by being in the registry. Tiny hyper-parameters, SYNTHETIC windows."""
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from emo_lib.models import MODELS, make_model
+from emo_lib.montage import CHANNELS
+
+TINY = {"msmae": dict(epochs=2, pretrain_epochs=1, dim_channel=16, dim_spatial=16, layers=1, heads=2), "dgcnn": dict(epochs=2)}
+every_model = pytest.mark.parametrize("name", list(MODELS))
+
+
+def toy(n_channels=62, n=24, seed=0, classes=3):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % classes
+    X = rng.normal(20, 2, (n, n_channels, 5)).astype("float32")
+    X[:, :8, 4] += 4 * y[:, None]
+    return X, y
+
+
+def make(name, n_channels=62, n_classes=3, **hyper):
+    return make_model(name, n_classes, CHANNELS[:n_channels], device="cpu", **{**TINY.get(name, {}), **hyper})
+
+
+@every_model
+@pytest.mark.parametrize("n_channels", [62, 30])
+@pytest.mark.parametrize("n_classes", [2, 3, 4])
+def test_answers(name, n_channels, n_classes):
+    X, y = toy(n_channels, classes=n_classes)
+    model = make(name, n_channels, n_classes)
+    assert model.fit(X, y) is model
+    p, yhat = model.predict_proba(X), model.predict(X)
+    assert p.shape == (24, n_classes) and np.isfinite(p).all() and (p >= 0).all() and np.allclose(p.sum(1), 1)
+    assert np.array_equal(yhat, p.argmax(1)) and np.array_equal(model.classes_, np.arange(n_classes)) and yhat.dtype.kind == "i"
+
+
+@every_model
+def test_the_input_is_left_alone_and_types_are_free(name):
+    X, y = toy()
+    before = X.copy()
+    a = make(name).fit(X, y).predict_proba(X)
+    assert np.array_equal(X, before)
+    b = make(name).fit(X.astype("float64"), y.astype("int32")).predict_proba(X.tolist())
+    assert np.array_equal(a, b)
+
+
+@every_model
+def test_equal_seeds_give_equal_answers(name):
+    X, y = toy()
+    a = make(name, seed=3).fit(X, y)
+    np.random.seed(99)
+    b = clone(a).fit(X, y)
+    assert np.array_equal(a.predict_proba(X), b.predict_proba(X)) and a.get_params() == b.get_params()
+    assert np.array_equal(a.predict_proba(X), a.predict_proba(X)), "prediction is not random"
+    assert np.array_equal(a.fit(X, y).predict_proba(X), b.predict_proba(X)), "fit starts from scratch"
+
+
+@every_model
+def test_a_window_does_not_see_its_neighbours_in_prediction(name):
+    X, y = toy()
+    model = make(name).fit(X, y)
+    assert np.allclose(model.predict_proba(X)[5:6], model.predict_proba(X[5:6]), atol=1e-5)
+
+
+@every_model
+@pytest.mark.parametrize("k", [1, 10, 40])
+def test_missing_channels_cannot_speak(name, k):
+    X, y = toy()
+    missing = np.random.default_rng(k).choice(62, k, replace=False)
+    there = np.ones(62, bool); there[missing] = False
+    per_window = np.ones((24, 62), bool); per_window[::2, missing] = False
+    for valid in (there, per_window):
+        full = np.broadcast_to(valid, (24, 62))
+        junk = np.where(full[..., None], X, 1e6).astype("float32")
+        a, b = make(name).fit(X, y, valid=valid), make(name).fit(junk, y, valid=valid)
+        assert np.array_equal(a.predict_proba(X, valid=valid), b.predict_proba(junk, valid=valid))
+
+
+@every_model
+def test_validation_windows_are_accepted(name):
+    X, y = toy()
+    V, yv = toy(seed=1)
+    model = make(name).fit(X, y, val=(V, yv, np.ones((24, 62), bool)))
+    assert model.predict(V).shape == (24,)
+
+
+def broken(change):
+    X, y = toy()
+    X, y = change(X, y)
+    return X, y
+
+
+@every_model
+@pytest.mark.parametrize("change", [
+    lambda X, y: (np.where(np.arange(5) == 2, np.nan, X), y),
+    lambda X, y: (np.where(np.arange(5) == 2, np.inf, X), y),
+    lambda X, y: (X[:, :61], y),
+    lambda X, y: (X[..., 0], y),
+    lambda X, y: (X, y[:-1]),
+    lambda X, y: (X, y + 1),
+    lambda X, y: (X, y - 1),
+    lambda X, y: (X, y + 0.5),
+    lambda X, y: (X[:1], y[:1]),
+], ids=["NaN", "inf", "61 channels", "no bands", "labels short", "label 3", "label -1", "label 0.5", "one window"])
+def test_bad_input_is_refused_in_fit(name, change):
+    with pytest.raises(ValueError): make(name).fit(*broken(change))
+
+
+@every_model
+def test_bad_input_is_refused_in_predict(name):
+    X, y = toy()
+    model = make(name).fit(X, y)
+    for bad in (np.full_like(X, np.nan), X[:, :61], X[..., :4]):
+        with pytest.raises(ValueError): model.predict(bad)
+        with pytest.raises(ValueError): model.predict_proba(bad)
+    for valid in (np.ones(61, bool), np.ones(62), np.zeros(62, bool)):
+        with pytest.raises(ValueError): model.predict(X, valid=valid)
+
+
+@every_model
+def test_predict_before_fit(name):
+    with pytest.raises(NotFittedError): make(name).predict(toy()[0])
+    with pytest.raises(NotFittedError): make(name).predict_proba(toy()[0])
+
+
+@every_model
+def test_unknown_hyper_parameters_are_named_with_the_known(name):
+    with pytest.raises(TypeError, match="no_such") as e: make_model(name, 3, no_such=1)
+    assert "seed" in str(e.value)
+    with pytest.raises(TypeError, match="no_such"): MODELS[name](3, no_such=1)
+
+
+@every_model
+def test_impossible_hyper_parameters_are_refused_before_data(name):
+    assert make_model(name, 3).check_params() is not None
+    with pytest.raises(ValueError, match="seed"): make(name, seed=-1).check_params()
+    with pytest.raises(ValueError, match="seed"): make(name, seed="zero").fit(*toy())
+
+
+@every_model
+def test_pretraining_is_optional_and_keeps_the_contract(name):
+    model = make(name)
+    if not hasattr(model, "pretrain"): pytest.skip("learns from labels only")
+    X, y = toy()
+    model.pretrain(X, X_target=X[:12])
+    assert np.allclose(model.fit(X, y).predict_proba(X).sum(1), 1)
+
+
+def test_names():
+    assert {"msmae", "dgcnn", "svm"} <= set(MODELS) and len(MODELS) == len(list(MODELS))
+    with pytest.raises(ValueError, match="known: msmae, dgcnn, svm"): make_model("smv", 3)
+    for name in MODELS:
+        with pytest.raises(ValueError, match="at least 2 classes"): make_model(name, 1)
+
+
+def test_the_registry_does_not_import_torch():
+    code = "import sys, emo_lib.models as m; m.MODELS; 'svm' in m.MODELS; assert 'torch' not in sys.modules and 'mne' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,230 @@
+"""Table II from result files: what may stand together, what is refused, and what the three forms say. All results here are SYNTHETIC inventions."""
+import copy
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from emo_lib.metrics import compare_paired
+from emo_lib.store import derive_seed, write_json
+from emo_lib.tables import PAPER_TABLE_II, ResultError, load_results, make_table, summarise, to_csv, to_html, to_markdown, write_table
+
+PAIRS = ((1, 3), (2, 1), (3, 2), (1, 2), (2, 3), (3, 1))
+
+
+def result(dataset="SEED", model="svm", subjects=(1, 2, 3), level=0.6, seed=0, data="synthetic", k=3, options=None, hyper=None, permutation=None, caveats=(), **prov):
+    folds, n = [], 100 * k
+    for s in subjects:
+        for a, b in PAIRS:
+            draw = np.random.default_rng(derive_seed(seed, dataset, model, s, a, b)).normal
+            right = np.clip(np.round(100 * (level + 0.05 * draw(size=k))), 0, 100).astype(int)
+            C = np.diag(right); C[np.arange(k), (np.arange(k) + 1) % k] += 100 - right
+            acc = float(right.sum() / n)
+            folds.append(dict(names=dict(subject=s, train_session=a, test_session=b), seed=7, n_train=n, n_val=0, n_test=n, n_pool=0,
+                              accuracy=acc, balanced_accuracy=acc, f1_macro=acc, confusion=C.tolist(), seconds=0.1))
+    per = [np.mean([f["accuracy"] for f in folds if f["names"]["subject"] == s]) for s in subjects]
+    return dict(spec=dict(dataset=dataset, model=model, hyper=hyper or {}, protocol="cross_session", options=options or {}, seed=seed, out=f"{model}.json"),
+                classes=[f"class {i}" for i in range(k)], folds=folds, mean=float(np.mean(per)), std=float(np.std(per, ddof=1)) if len(per) > 1 else None,
+                n_subjects=len(per), permutation=permutation, caveats=list(caveats),
+                provenance=dict(data=data, dataset=dataset, feature="de_LDS", window_s=1.0, fingerprint="f" * 16, seed=seed, git="0123456789ab", versions={}, hardware="", seconds=1.0) | prov)
+
+
+def of_subject(r): return pd.DataFrame([{**f["names"], "a": f["accuracy"]} for f in r["folds"]]).groupby("subject").a.mean().to_dict()
+
+
+def test_numbers_are_over_subjects():
+    results = [result(model=m, level=l, subjects=range(1, 9)) for m, l in (("msmae", .7), ("dgcnn", .68), ("svm", .6))]
+    long = summarise(results).set_index("model")
+    for r in results:
+        per = of_subject(r)
+        row = long.loc[r["spec"]["model"]]
+        assert np.isclose(row.accuracy_mean, np.mean(list(per.values()))) and np.isclose(row.accuracy_std, np.std(list(per.values()), ddof=1))
+        assert row.n_subjects == 8 and row.n_folds == 48 and np.isclose(row.chance, 1 / 3)
+        if r["spec"]["model"] != "msmae":
+            t = compare_paired(per, of_subject(results[0]))
+            assert row.p == t["p"] and row.p_smallest == t["smallest_p"] == 2 / 2**8 and row.p_n == 8
+    assert pd.isna(long.loc["msmae"].p)
+
+
+def test_papers_numbers_stand_where_the_paper_has_them():
+    text = to_markdown(make_table([result(d, m) for d in ("SEED", "SEED-IV") for m in ("msmae", "dgcnn", "svm")]))
+    for number in ("80.86 ± 6.21", "78.02 ± 7.51", "59.33 ± 12.61", "56.59 ± 12.86"): assert text.count(number) == 1
+    assert "75.62" not in text, "a model that the run lacks stays out"
+    svm = next(line for line in text.splitlines() if line.startswith("| linear SVM"))
+    assert [c.strip() for c in svm.split("|")][2] == "-" == [c.strip() for c in svm.split("|")][6]
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    assert rows == ["model", "linear SVM", "DGCNN", "MSMAE"]
+    assert set(PAPER_TABLE_II) == {"vit", "simplevit", "fbccnn", "stnet", "dgcnn", "msmae"}
+
+
+def test_synthetic_is_said_and_real_is_not_called_synthetic():
+    twin, real = make_table([result()]), make_table([result(data="real", subjects=range(1, 16))])
+    for text in (to_markdown(twin), to_html(twin)):
+        assert "paper, on real SEED" in text and "SEED, SYNTHETIC twin: this run" in text
+    assert "SYNTHETIC" in twin.title and "SYNTHETIC" in to_html(twin).split("</h1>")[0]
+    assert "SYNTHETIC" not in to_markdown(real) and "SYNTHETIC" not in to_html(real) and "SEED: paper |" in to_markdown(real)
+    mixed = make_table([result("SEED", data="real"), result("SEED-IV", k=4)])
+    assert "partly SYNTHETIC" in mixed.title and "SEED, real recordings: this run" in to_markdown(mixed) and "3 subjects, the paper has 15" in to_markdown(mixed)
+
+
+def test_other_data_get_their_own_block():
+    r = result("BIDS", "svm", subjects=("01",), k=2, data="real", permutation=dict(p=0.0123, n=999))
+    table = make_table([r, result("SEED", "svm")])
+    assert [h for h, _ in table.blocks][0].startswith("SEED") and "BIDS" in table.blocks[1][0]
+    block = table.blocks[1][1]
+    assert not any("paper" in c for c in block.columns) and "0.012" in block.iloc[0].tolist()
+    assert block.iloc[0]["p against MSMAE"] == "-" and "±" not in block.iloc[0]["balanced accuracy"]
+    assert any("one subject" in c for d, lines in table.caveats if d == "BIDS" for c in lines)
+    only = make_table([r])
+    assert len(only.blocks) == 1 and "80.86" not in to_markdown(only) and "SYNTHETIC" not in to_markdown(only)
+
+
+def test_shards_are_joined_and_a_subject_twice_is_refused():
+    whole = [result(model=m, subjects=(1, 2, 3, 4)) for m in ("msmae", "svm")]
+    shards = [result(model=m, subjects=s) for s in ((3,), (1, 4), (2,)) for m in ("svm", "msmae")]
+    pd.testing.assert_frame_equal(summarise(whole), summarise(shards))
+    with pytest.raises(ResultError) as e: summarise([*shards, result(model="svm", subjects=(2, 4))])
+    assert len(e.value.problems) == 2 and "subject 2 again" in str(e.value) and "subject 4 again" in str(e.value)
+
+
+def test_seeds_are_averaged_within_subjects():
+    both = summarise([result(seed=0), result(seed=1)]).iloc[0]
+    a, b = of_subject(result(seed=0)), of_subject(result(seed=1))
+    assert both.n_subjects == 3 and both.seeds == "0, 1" and np.isclose(both.accuracy_mean, np.mean([a[s] + b[s] for s in a]) / 2)
+
+
+def test_variants_are_rows_of_their_own():
+    rs = [result(model="msmae", options={"scope": s}, level=l) for s, l in (("all", .7), ("other_subjects", .6))] + [result(model="svm", options={"scope": "all"})]
+    long = summarise(rs)
+    assert sorted(long.row) == ["MSMAE (scope = all)", "MSMAE (scope = other_subjects)", "linear SVM"]
+    assert long.set_index("row").loc["linear SVM"].p_n == 3, "tested against the variant with its own scope"
+    assert summarise([result("SEED", "dgcnn", hyper={"epochs": 5}), result("SEED-IV", "dgcnn", hyper={"epochs": 9}, k=4)]).row.tolist() == ["DGCNN", "DGCNN"]
+
+
+def test_unequal_subjects_are_not_tested():
+    long = summarise([result(model="msmae", subjects=(1, 2)), result(model="svm")]).set_index("model")
+    assert pd.isna(long.loc["svm"].p) and "other subjects" in long.loc["svm"].p_note
+    assert "no test: MSMAE has other subjects" in to_markdown(make_table([result(model="msmae", subjects=(1, 2)), result(model="svm")]))
+
+
+@pytest.mark.parametrize("other, line", [
+    (dict(model="dgcnn", data="real"), "expected data 'synthetic'"),
+    (dict(model="dgcnn", fingerprint="0" * 16), "expected fingerprint"),
+    (dict(model="dgcnn", k=4), "expected classes"),
+    (dict(model="svm", subjects=(3,)), "subject 3 again"),
+])
+def test_what_may_not_stand_together(other, line, tmp_path):
+    for i, r in enumerate((result(), result(**other))): write_json(tmp_path/f"{i}.json", r)
+    with pytest.raises(ResultError, match=line) as e: load_results(tmp_path)
+    assert "1.json" in str(e.value) and "0.json" in str(e.value)
+    with pytest.raises(ResultError, match=line): make_table([result(), result(**other)])
+
+
+def damage(path, how):
+    r = result()
+    text = json.dumps(r)
+    if how == "cut": path.write_text(text[:-200])
+    elif how == "empty": path.write_text("")
+    elif how == "zeros": path.write_bytes(b"\0" * 500)
+    elif how == "binary": path.write_bytes(os.urandom(0) + b"\x89PNG\r\n\xff\xfe")
+    elif how == "list": path.write_text("[1, 2]")
+    elif how == "null": path.write_text("null")
+    elif how == "manifest": path.write_text('{"files": []}')
+    elif how == "nan": path.write_text(text.replace(f'"mean": {r["mean"]}', '"mean": NaN'))
+    elif how == "folder": path.mkdir()
+    else:
+        r = copy.deepcopy(r)
+        if how == "no folds": r["folds"] = []
+        if how == "percent": r["folds"][0]["accuracy"] = 61.0
+        if how == "edited accuracy": r["folds"][3]["accuracy"] += 0.01
+        if how == "edited mean": r["mean"] += 0.01
+        if how == "fold deleted": del r["folds"][2]; r["mean"] = 0.2
+        if how == "subjects": r["n_subjects"] = 15
+        if how == "confusion": r["folds"][1]["confusion"] = [[1, 2], [3, 4]]
+        if how == "relabelled": r["provenance"]["dataset"] = "SEED-IV"
+        if how == "data kind": r["provenance"]["data"] = "reel"
+        path.write_text(json.dumps(r))
+
+
+BAD = ["cut", "empty", "zeros", "binary", "list", "null", "manifest", "nan", "folder", "no folds", "percent", "edited accuracy", "edited mean", "fold deleted",
+       "subjects", "confusion", "relabelled", "data kind"]
+
+
+@pytest.mark.parametrize("how", BAD)
+def test_a_damaged_result_is_named(how, tmp_path):
+    path = tmp_path/"SEED_svm.json"
+    damage(path, how)
+    with pytest.raises(ResultError) as e: load_results([path] if how == "folder" else tmp_path)
+    assert len(e.value.problems) == 1 and "SEED_svm.json" in str(e.value)
+    assert "snakemake" in str(e.value) and len(str(e.value).splitlines()) == 2 and "errors.pydantic" not in str(e.value)
+
+
+def test_all_faults_at_once_and_nothing_is_written(tmp_path):
+    write_json(tmp_path/"r"/"good.json", result(model="msmae"))
+    for how in BAD:
+        if how != "folder": damage(tmp_path/"r"/f"{how}.json", how)
+    with pytest.raises(ResultError) as e: write_table(load_results([tmp_path/"r", tmp_path/"nowhere"]), tmp_path/"out")
+    assert len(e.value.problems) == len(BAD) - 1 + 1 and "good.json" not in str(e.value) and not (tmp_path/"out").exists()
+
+
+def test_folders_files_and_hidden_folders(tmp_path):
+    write_json(tmp_path/"SEED"/"a.json", result())
+    write_json(tmp_path/"b.json", result(model="dgcnn"))
+    write_json(tmp_path/".partial"/"x"/"fold.json", {"not": "a result"})
+    (tmp_path/"notes.txt").write_text("no result")
+    assert len(load_results(tmp_path)) == len(load_results([tmp_path, tmp_path/"b.json"])) == 2
+    assert len(load_results(str(tmp_path/"b.json"))) == 1
+    (tmp_path/"void").mkdir()
+    with pytest.raises(ResultError, match="run snakemake first"): load_results(tmp_path/"void")
+    with pytest.raises(ResultError): make_table([])
+
+
+def test_three_files_whole_and_equal_on_a_second_run(tmp_path):
+    results = [result(d, m, k=k) for d, k in (("SEED", 3), ("SEED-IV", 4)) for m in ("msmae", "svm")]
+    paths = write_table(results, tmp_path)
+    first = {k: p.read_bytes() for k, p in paths.items()}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["table2.csv", "table2.html", "table2.md"]
+    assert {k: p.read_bytes() for k, p in write_table(results, tmp_path).items()} == first
+    rows = list(csv.DictReader(io.StringIO(first["csv"].decode())))
+    assert [(r["dataset"], r["model"]) for r in rows] == [("SEED", "svm"), ("SEED", "msmae"), ("SEED-IV", "svm"), ("SEED-IV", "msmae")]
+    assert all(0 < float(r["accuracy_mean"]) < 1 and r["data"] == "synthetic" for r in rows) and float(rows[1]["paper_mean"]) == 0.8086
+
+
+def test_provenance_line():
+    text = to_markdown(make_table([result(git="aaa"), result(model="msmae", git="bbb+", window_s=1.0)]))
+    for said in ("commit aaa, bbb+", "feature de_LDS", "windows of 1 s", "ffffffffffffffff", "chance 33.3 %"): assert said in text
+
+
+def test_names_from_files_cannot_break_the_page():
+    evil = '<img src=x onerror="alert(1)">|\n# x'
+    table = make_table([result(evil, model=evil, caveats=(evil,), feature=evil, git=evil)])
+    page, text = to_html(table), to_markdown(table)
+    assert "<img" not in page and "<script" not in page and "http" not in page
+    assert "<img" not in text and "\n# x" not in text
+    header = next(line for line in text.splitlines() if line.startswith("| model"))
+    row = next(line for line in text.splitlines() if line.startswith("| &lt;img"))
+    assert row.replace("\\|", "").count("|") == header.count("|")
+    assert to_csv(table).count("\n") >= 2 and len(pd.read_csv(io.StringIO(to_csv(table)))) == 1
+
+
+def test_read_only_folder(tmp_path):
+    target = tmp_path/"file"
+    target.write_text("in the way")
+    with pytest.raises(OSError, match="cannot write here"): write_table([result()], target)
+
+
+def test_a_result_of_the_real_cell_passes():
+    cells = pytest.importorskip("emo_lib.cells")
+    fields = set(cells.CellResult.model_fields)
+    assert set(result()) == fields
+    assert cells.CellResult.model_validate(result() | {"spec": {**result()["spec"], "features": "features/SEED"}}).mean == result()["mean"]
+
+
+def test_tables_need_neither_torch_nor_mne():
+    subprocess.run([sys.executable, "-c", "import sys, emo_lib.tables, emo_lib.protocols, emo_lib.metrics; assert not {'torch', 'mne'} & set(sys.modules)"], check=True)
