@@ -102,7 +102,7 @@ def test_smoothing_caveat(feature, said):
 def test_clip_caveat_counts():
     some = table(clip=lambda e, t: t if t <= 3 else 100 * e + t)
     assert any("33% of the test session's trials" in c for c in next(make_protocol("cross_session").split(some)).caveats)
-    for unknown in (lambda e, t: -1, lambda e, t: None, lambda e, t: "", lambda e, t: 24 * e + t):
+    for unknown in (lambda e, t: -1, lambda e, t: 0, lambda e, t: None, lambda e, t: "", lambda e, t: 24 * e + t):
         assert not any("clip" in c for c in next(make_protocol("cross_session").split(table(clip=unknown))).caveats)
     assert repeated_clips(table(), np.arange(27), np.arange(27, 54)) == (9, 9)
 
