@@ -33,11 +33,12 @@ def distances(machine, rows, n_classes):
     out[:, machine.classes_] = d
     return out
 
-# %% ../../nbs/32_svm.ipynb #58c22988
+# %% ../../nbs/32_svm.ipynb #e6617a34
 class LinearSVM(ClassifierMixin, HyperParameters):
     """Linear SVM on standardised features, one class against the rest (scikit-learn's LinearSVC).
 
-    n_classes : int; channels : names of the channels of X; C : > 0, weight of the training errors; seed : int; device : not used, always the CPU
+    n_classes : int; channels : names of the channels of X; C : > 0, weight of the training errors;
+    seed, device : part of the common contract, not used: nothing is random, and it always runs on the CPU
     Errors: ValueError for X of a wrong shape, NaN, wrong labels, one class only, C <= 0; TypeError for an unknown hyper-parameter.
     """
     LIMITS = {"n_classes": whole(2), "C": number("a number above 0", lambda v: v > 0), "seed": whole(0)}
@@ -48,7 +49,7 @@ class LinearSVM(ClassifierMixin, HyperParameters):
         """X (window, channel, band), y int (window,), valid bool (window, channel) or (channel,); val is not used. Returns self."""
         rows, y = _checked(self.check_params(), X, y, valid)
         self.classes_, self.n_bands_, self.scaler_ = np.arange(self.n_classes), np.shape(X)[2], fit_scaler(rows)
-        self.svm_ = LinearSVC(C=self.C, dual="auto", random_state=self.seed).fit(standardise(self.scaler_, rows), y)
+        self.svm_ = LinearSVC(C=self.C, dual=False).fit(standardise(self.scaler_, rows), y)
         return self
 
     def predict_proba(self, X, *, valid=None):
