@@ -28,11 +28,14 @@ class RegionAttention(nn.Module):
         weights = (A if there is None else A.masked_fill(~there[:, None], -torch.inf)).softmax(-1)
         return weights @ V, A
 
-# %% ../nbs/22_alignment.ipynb #477b07aa
+# %% ../nbs/22_alignment.ipynb #ac639202
 def squared_distances(a, b):
-    """||a_i - b_j||^2 for all pairs: (n, d), (m, d) -> (n, m)."""
-    return (a[:, None] - b[None]).square().sum(-1)
+    """||a_i - b_j||^2 for all pairs: (n, d), (m, d) -> (n, m), never below 0."""
+    mean = torch.cat([a, b]).mean(0).detach()
+    a, b = a - mean, b - mean
+    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2*a @ b.T).clamp(min=0)
 
+# %% ../nbs/22_alignment.ipynb #850446eb
 def kernel_widths(d, n_kernels=5, factor=2.0):
     """Widths of the Gaussian kernels from the joint squared distances d (n, n): factor**m times the mean over distinct pairs, m centred on 0. No gradient."""
     n = len(d)
