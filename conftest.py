@@ -3,7 +3,7 @@ import os, subprocess, sys
 from pathlib import Path
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parent
 RUN = "import sys; from pathlib import Path; from nbdev.test import test_nb; ok, s = test_nb(Path(sys.argv[1])); sys.exit(not ok)"
 
 class Notebook(pytest.Item):
