@@ -9,9 +9,9 @@ __all__ = ['TWIN_REGIONS', 'BAND_NAMES', 'EFFECTS', 'CENTRES', 'WIDTHS', 'REST',
            'source_weights', 'falloff', 'add_blinks', 'add_muscle', 'add_apparatus', 'twin_trial', 'mat_writer',
            'trial_powers', 'feature_arrays', 'twin_folders', 'session_truth', 'twin_truth', 'write_twin', 'calibrate']
 
-# %% ../nbs/14_twin.ipynb #a608212a
-import json, os, shutil
-from contextlib import contextmanager
+# %% ../nbs/14_twin.ipynb #a4c452f6
+import json, shutil
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,11 +20,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft as sf
 import scipy.io
-import scipy.signal
 from tqdm import tqdm
 from .facts import SPECS
 from .features import psd
-from .montage import CHANNELS, flatten, positions, region
+from .montage import CHANNELS, positions, region
 from .smoothing import lds, moving_average
 from .store import atomic_path, derive_seed, write_json
 
@@ -118,17 +117,17 @@ def shaped_noise(rng, n, sfreq, basis_at, rest, emotion=None, course=None):
     y *= course.astype(np.float32)
     return np.add(x, y, out=x)
 
-# %% ../nbs/14_twin.ipynb #c2dcd08b
+# %% ../nbs/14_twin.ipynb #240f7772
 SPREAD = {
-    "subject": dict(alpha_hz=.8, slope=.1, response=.2, pattern=.4, gain_db=1., source_db=1.5, level_db=1., mains=.6),   # response: natural log; pattern: a factor
-    "session": dict(slope=.05, response=.1, pattern=.3, gain_db=.6, source_db=1., region_db=1.1, tilt_deg=8., mains=.3),   # mains: natural log
+    "subject": dict(alpha_hz=.8, slope=.1, response=.1, pattern=.25, gain_db=1., source_db=1.5, level_db=1., mains=.6),   # response: natural log; pattern: a factor
+    "session": dict(slope=.05, response=.1, pattern=.4, gain_db=.6, source_db=1., region_db=1.5, tilt_deg=8., mains=.3),   # mains: natural log
     "trial": dict(region_db=.6, level_db=.5, intensity=(.6, 1.2)),                                              # intensity: uniform between these
-    "clip": dict(region_db=.5),
+    "clip": dict(region_db=.9),
     "mains_uv": .5, "noise_uv": .3, "bad_session": .1, "moment": 1.2}                                           # moment: nAm/sqrt(Hz) at 10 Hz
 
 def _rng(seed, *names): return np.random.default_rng(derive_seed(seed, *names))
 
-# %% ../nbs/14_twin.ipynb #40ec2684
+# %% ../nbs/14_twin.ipynb #9490081f
 @dataclass(frozen=True)
 class TwinSettings:
     """Which twin: data set `name` ("SEED" or "SEED-IV"), `seed`, `seconds_per_trial` (None: the release's lengths) and three strengths >= 0 (0 off, 1 default).
@@ -146,7 +145,7 @@ class TwinSettings:
         if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)): raise ValueError(f"seed: expected a whole number, found {self.seed!r}")
         for k in ("emotion", "subject_effect", "session_drift"):
             v = getattr(self, k)
-            if not (isinstance(v, (int, float)) and np.isfinite(v) and v >= 0): raise ValueError(f"{k}: expected a strength of 0 or more (0 switches it off), found {v!r}")
+            if isinstance(v, bool) or not (isinstance(v, (int, float)) and np.isfinite(v) and v >= 0): raise ValueError(f"{k}: expected a strength of 0 or more (0 switches it off), found {v!r}")
         s, w = self.seconds_per_trial, self.spec.window_s
         if s is not None and not (isinstance(s, (int, float)) and np.isfinite(s) and s >= w):
             raise ValueError(f"seconds_per_trial: expected at least one window of {w:g} s, or None for the lengths of the release; found {s!r}")
@@ -232,13 +231,13 @@ def add_muscle(x, rng, sfreq, per_minute=2):
         burst = (np.diff(rng.standard_normal(n + 1))*np.hanning(n)*rng.uniform(5, 15))[:len(x) - t]
         x[t:t + n] += np.outer(burst, falloff(("T7", "T8")[rng.integers(2)]))
 
-# %% ../nbs/14_twin.ipynb #56c97806
+# %% ../nbs/14_twin.ipynb #3450a4cb
 def add_apparatus(x, rng, sfreq, mains_uv, bad, noise_uv=None):
     "Add sensor noise (noise_uv, default of SPREAD) and mains (mains_uv (62,)) to x (time, 62), microvolts, in place; replace the electrode `bad`."
     x += (SPREAD["noise_uv"] if noise_uv is None else noise_uv) * rng.standard_normal(x.shape, dtype=np.float32)
     sine = np.sin(2*np.pi*(50/sfreq*np.arange(len(x)) + rng.random())).astype(np.float32)
     x += np.outer(sine, mains_uv.astype(np.float32))
-    if bad: x[:, bad[0]] = {"flat": .1, "noisy": 20.}[bad[1]] * rng.standard_normal(len(x))
+    if bad: x[:, bad[0]] = {"flat": .3, "noisy": 12.}[bad[1]] * rng.standard_normal(len(x))
 
 # %% ../nbs/14_twin.ipynb #6a362a0e
 def twin_trial(cfg, subject, session, trial):
@@ -292,7 +291,7 @@ def feature_arrays(powers, wanted=TWIN_FEATURES):
             out[f"{name}{k}"] = smooth[how](raw[kind], axis=1)
     return out
 
-# %% ../nbs/14_twin.ipynb #36d746f3
+# %% ../nbs/14_twin.ipynb #caf7b64e
 def twin_folders(name, generation="new"):
     "Folders of signals and features, relative to the root; in SEED-IV each has a folder per session."
     if name == "SEED-IV": return Path("eeg_raw_data"), Path("eeg_feature_smooth")
@@ -313,6 +312,8 @@ def _clear(root):
         if f.is_absolute() or ".." in f.parts or f.suffix != ".mat": raise ValueError(f"{mark}: lists {str(f)!r}, which no twin wrote; remove the folder yourself")
         (root/f).unlink(missing_ok=True)
         for left in (root/f).parent.glob(f".{f.stem}-*.tmp.mat"): left.unlink()
+    for folder in sorted({root/p for f in files for p in Path(f).parents} - {root}, key=lambda p: -len(p.parts)):
+        if folder.is_dir() and not any(folder.iterdir()): folder.rmdir()
 
 # %% ../nbs/14_twin.ipynb #b0907f18
 def _rounded(x): return np.round(np.asarray(x, float), 4).tolist()
@@ -349,7 +350,7 @@ def _check_space(root, cfg, subjects, names, signals):
     if (free := shutil.disk_usage(there).free) < 1.02*need:
         raise OSError(f"{root}: the twin needs {need/1e9:.2f} GB, the disk has {free/1e9:.2f} GB free; ask for fewer subjects, shorter trials or signals=False")
 
-# %% ../nbs/14_twin.ipynb #084b8d94
+# %% ../nbs/14_twin.ipynb #b6a9d1d8
 def _recorded(trials, path):
     "Pass on `trials`, (62, time) each, and append each to the signal file `path`."
     with mat_writer(path) as add:
@@ -360,14 +361,14 @@ def _recorded(trials, path):
 def _write_session(cfg, subject, session, signal_path, feature_path, names):
     "Write the signal file and the feature file of one session; either path may be None."
     trials = (twin_trial(cfg, subject, session, k) for k in range(1, cfg.spec.n_trials(session) + 1))
-    if signal_path: trials = _recorded(trials, signal_path)
-    if feature_path is None:
-        for _ in trials: pass
-        return
-    arrays = feature_arrays(trial_powers(trials, cfg.spec.sfreq, cfg.spec.window_s), names)
+    with closing(_recorded(trials, signal_path) if signal_path else trials) as trials:
+        if feature_path is None:
+            for _ in trials: pass
+            return
+        arrays = feature_arrays(trial_powers(trials, cfg.spec.sfreq, cfg.spec.window_s), names)
     with mat_writer(feature_path) as add: add(**{f"{n}{k}": arrays[f"{n}{k}"] for k in range(1, cfg.spec.n_trials(session) + 1) for n in names})
 
-# %% ../nbs/14_twin.ipynb #9328e072
+# %% ../nbs/14_twin.ipynb #2442177a
 def _plan(cfg, subjects, folders):
     "What is to be written: [(subject, session, path of signals or None, path of features or None)], paths relative to the root."
     rows = []
@@ -377,6 +378,17 @@ def _plan(cfg, subjects, folders):
             rows.append((i, s, *(f and f/sub/f"{cfg.spec.file_stems[s][i - 1]}.mat" for f in folders)))
     return rows
 
+def _record(cfg, subjects, files, **more):
+    "The content of TWIN.json before anything is written."
+    return dict(synthetic=True, generator="emo_lib.twin", version=1, complete=False, parameters=dict(asdict(cfg), seed=int(cfg.seed), subjects=int(subjects), **more),
+                files=[p.as_posix() for p in files], truth=twin_truth(cfg, subjects))
+
+def _write_labels(cfg, path):
+    "SEED's label.mat: (1, 15) codes -1, 0, 1, as in the release."
+    codes = {label: code for code, label in cfg.spec.codes.items()}
+    with mat_writer(path) as add: add(label=np.array([[codes[k] for k in cfg.spec.labels[1]]], dtype=np.int16))
+
+# %% ../nbs/14_twin.ipynb #52f41240
 def write_twin(name, root, subjects=3, seed=0, seconds_per_trial=None, emotion=1.0, subject_effect=1.0, session_drift=1.0,
                generation="new", features="all", signals=True, progress=False):
     """Write a synthetic twin of "SEED" or "SEED-IV" into the folder `root`, in the official layout, and TWIN.json with its truth.
@@ -390,20 +402,15 @@ def write_twin(name, root, subjects=3, seed=0, seconds_per_trial=None, emotion=1
     """
     cfg, root = TwinSettings(name, seed, seconds_per_trial, emotion, subject_effect, session_drift), Path(root)
     names, (raw, feat) = _check_request(subjects, features, cfg), twin_folders(name, generation)
-    if not (signals or names): raise ValueError("nothing to write: signals=False and features=None")
+    if not (signals or names): raise ValueError("nothing to write: signals=False and no features")
     folders = raw if signals else None, feat if names else None
-    plan = _plan(cfg, subjects, folders)
-    labels = [f/"label.mat" for f in folders if f and name == "SEED"]
+    plan, labels = _plan(cfg, subjects, folders), [f/"label.mat" for f in folders if f and name == "SEED"]
     _clear(root); _check_space(root, cfg, subjects, names, signals)
-    record = dict(synthetic=True, generator="emo_lib.twin", version=1, complete=False,
-                  parameters=dict(asdict(cfg), subjects=subjects, generation=generation if name == "SEED" else None, features=list(names), signals=bool(signals)),
-                  files=[p.as_posix() for p in labels + [p for *_, a, b in plan for p in (a, b) if p]], truth=twin_truth(cfg, subjects))
+    record = _record(cfg, subjects, labels + [p for *_, a, b in plan for p in (a, b) if p],
+                     generation=generation if name == "SEED" else None, features=list(names), signals=bool(signals))
     write_json(root/"TWIN.json", record)
-    codes = {label: code for code, label in cfg.spec.codes.items()}
-    for p in labels:
-        with mat_writer(root/p) as add: add(label=np.array([[codes[k] for k in cfg.spec.labels[1]]], dtype=np.int16))
-    for subject, session, a, b in tqdm(plan, name, unit="session", disable=not progress):
-        _write_session(cfg, subject, session, a and root/a, b and root/b, names)
+    for p in labels: _write_labels(cfg, root/p)
+    for subject, session, a, b in tqdm(plan, name, unit="session", disable=not progress): _write_session(cfg, subject, session, a and root/a, b and root/b, names)
     write_json(root/"TWIN.json", dict(record, complete=True))
     return root/"TWIN.json"
 
