@@ -110,8 +110,9 @@ def test_a_kernel_killed_inside_a_cell_fails_the_job_and_nothing_else(repo, tmp_
         for c in kernels():
             try:
                 parent = " ".join(c.parent().cmdline())
-                if "cell.ipynb" in parent and "dgcnn" in parent and list((tmp_path/"runs/tiny/results/.partial").rglob("*.json")): return c
+                if "cell.ipynb" in parent and "dgcnn" in parent and folds("SEED__dgcnn"): return c
             except psutil.Error: continue
+    def folds(cell): return list((tmp_path/"runs/tiny/results/.partial").glob(f"{cell}*/*.json"))
     found = []
     wait_for(lambda: found.append(victim()) or found[-1], "a fold of the network's cell")
     found[-1].kill()
@@ -119,14 +120,14 @@ def test_a_kernel_killed_inside_a_cell_fails_the_job_and_nothing_else(repo, tmp_
     results = tmp_path/"runs/tiny/results"
     assert p.returncode == 1 and not (results/"SEED__dgcnn__seed0.json").exists() and (results/"SEED__svm__seed0.json").exists(), out[-3000:]
     assert not (tmp_path/"reports/tiny/table2.md").exists()
-    kept = {f: f.stat().st_mtime_ns for f in (results/".partial").rglob("*.json")}
+    kept = {f: f.stat().st_mtime_ns for f in folds("SEED__dgcnn")}
     svm = (results/"SEED__svm__seed0.json").stat().st_mtime_ns
     second = start(repo, tmp_path, config)
-    wait_for(lambda: len(list((results/".partial").rglob("*.json"))) > len(kept) or second.poll() is not None, "the next fold")
+    wait_for(lambda: len(folds("SEED__dgcnn")) > len(kept) or second.poll() is not None, "the next fold")
     assert kept and all(f.stat().st_mtime_ns == t for f, t in kept.items() if f.exists()), "finished folds are not repeated"
     out, _ = second.communicate(timeout=600)
     assert second.returncode == 0 and (tmp_path/"reports/tiny/table2.md").exists(), out[-3000:]
-    assert (results/"SEED__svm__seed0.json").stat().st_mtime_ns == svm and not list((results/".partial").rglob("*.json"))
+    assert (results/"SEED__svm__seed0.json").stat().st_mtime_ns == svm and not folds("SEED__dgcnn")
 
 def test_a_damaged_result_is_named_by_the_table(repo, done, tmp_path):
     import shutil
