@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TRAINING_LIMITS', 'pick_device', 'seeded', 'batches', 'make_optimizer', 'train_epoch', 'train', 'evaluate',
            'save_weights', 'read_weights', 'load_weights', 'fit_into', 'check_features', 'check_valid', 'check_labels',
-           'HyperParameters', 'whole', 'number', 'one_of', 'or_none', 'Trainable', 'NetworkClassifier', 'forward',
-           'save_model', 'load_model']
+           'HyperParameters', 'whole', 'number', 'one_of', 'or_none', 'Trainable', 'Predicting', 'forward',
+           'NetworkClassifier', 'save_model', 'load_model']
 
 # %% ../nbs/23_training.ipynb #18d088ac
 import copy, json, math
@@ -256,20 +256,9 @@ TRAINING_LIMITS = {"n_classes": whole(2), "epochs": whole(1), "batch_size": whol
                    "weight_decay": number("a number of at least 0", lambda v: v >= 0), "clip": or_none(number("a number above 0", lambda v: v > 0)),
                    "patience": or_none(whole(1)), "seed": whole(0), "progress": one_of(True, False)}
 
-# %% ../nbs/23_training.ipynb #420dcb53
-class NetworkClassifier(ClassifierMixin, Trainable):
-    """Base of the network models. A subclass repeats the parameters it wants in its own __init__ (scikit-learn reads that signature) and supplies
-
-    _build() -> nn.Module that maps the tensors of _prepare to logits (n, n_classes); `self.n_bands_` is known by then
-    _prepare(X, valid) -> tuple of tensors, each (n, ...), from X float32 (n, channel, band) and valid bool (n, channel), both checked
-    Training parameters have the meaning and defaults of `train`; `channels` are grid names. Errors: TypeError for an unknown hyper-parameter.
-    """
-    LIMITS = TRAINING_LIMITS
-
-    def __init__(self, n_classes, channels=CHANNELS, *, epochs=50, batch_size=32, lr=1e-3, optimizer="sgd", momentum=0.9,
-                 weight_decay=0.0, clip=None, patience=None, seed=0, device="auto", progress=False):
-        self._set(locals())
-
+# %% ../nbs/23_training.ipynb #4bc1369c
+class Predicting(ClassifierMixin, Trainable):
+    """`predict` and `predict_proba` for a fitted network (see NetworkClassifier)."""
     def predict_proba(self, X, *, valid=None):
         """Class probabilities (n, n_classes), float64, rows sum to 1. Same X and valid as fit. Errors: ValueError; NotFittedError before fit."""
         check_is_fitted(self, "net_")
@@ -277,16 +266,9 @@ class NetworkClassifier(ClassifierMixin, Trainable):
         return forward(self.net_, self._tensors(X, valid)).double().softmax(1).cpu().numpy()
 
     def predict(self, X, *, valid=None):
-        """Class indices (n,)."""
-        return self.predict_proba(X, valid=valid).argmax(1)
-
-    def save(self, path):
-        """Write the fitted model to `path` (safetensors); see save_model."""
-        save_model(path, self)
-
-    def load(self, path):
-        """Fill this model, made with the same parameters, from `path` and return it; see load_model."""
-        return load_model(path, self)
+        """Class indices (n,). Errors: as predict_proba."""
+        best = self.predict_proba(X, valid=valid).argmax(1)
+        return self.classes_[best]
 
     def _val_fn(self, val):
         """A score for `train`: minus the mean cross-entropy on val = (X, y, valid), or None."""
@@ -302,6 +284,28 @@ def forward(net, tensors, batch_size=256, method=None):
     net.eval()
     with torch.no_grad():
         return torch.cat([(method or net)(*batch) for batch in zip(*(t.split(batch_size) for t in tensors))])
+
+# %% ../nbs/23_training.ipynb #a1eb7d45
+class NetworkClassifier(Predicting):
+    """Base of the network models. A subclass repeats the parameters it wants in its own __init__ (scikit-learn reads that signature) and supplies
+
+    _build() -> nn.Module that maps the tensors of _prepare to logits (n, n_classes); `self.n_bands_` is known by then
+    _prepare(X, valid) -> tuple of tensors, each (n, ...), from X float32 (n, channel, band) and valid bool (n, channel), both checked
+    Training parameters have the meaning and defaults of `train`; `channels` are grid names. Errors: TypeError for an unknown hyper-parameter.
+    """
+    LIMITS = TRAINING_LIMITS
+
+    def __init__(self, n_classes, channels=CHANNELS, *, epochs=50, batch_size=32, lr=1e-3, optimizer="sgd", momentum=0.9,
+                 weight_decay=0.0, clip=None, patience=None, seed=0, device="auto", progress=False):
+        self._set(locals())
+
+    def save(self, path):
+        """Write the fitted model to `path` (safetensors); see save_model."""
+        save_model(path, self)
+
+    def load(self, path):
+        """Fill this model, made with the same parameters, from `path` and return it; see load_model."""
+        return load_model(path, self)
 
 # %% ../nbs/23_training.ipynb #c4db3fa4
 def save_model(path, model):

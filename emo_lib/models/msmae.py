@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Decoder', 'reconstruction_loss', 'ChannelBranch', 'SpatialBranch', 'spatial_loss', 'MSMAENet', 'MSMAEParameters',
-           'MSMAEBuild', 'ChannelStage', 'MSMAEStages', 'pretraining_key', 'MSMAEPretraining', 'MSMAEFiles',
-           'Calibration', 'MSMAE']
+           'MSMAEBuild', 'ChannelStage', 'AlgorithmOrder', 'MSMAEStages', 'pretraining_key', 'SharedWeights',
+           'MSMAEPretraining', 'MSMAEFiles', 'Calibration', 'MSMAE']
 
 # %% ../../nbs/30_msmae.ipynb #e472328b
 import json
@@ -198,8 +198,21 @@ class ChannelStage(MSMAEBuild):
         return {"channel": train(branch, loss, data, **self._pretrain_options("channel"))}
 
 
-# %% ../../nbs/30_msmae.ipynb #a5a0d4ec
-class MSMAEStages(ChannelStage):
+# %% ../../nbs/30_msmae.ipynb #6700cabf
+class AlgorithmOrder(ChannelStage):
+    """align="mmd": the two loops of Algorithm 1's spatial stage, one after the other."""
+    def _align_then_rebuild(self, branch, data, aligned):
+        """The two loops of Algorithm 1 in their order: lines 12-19, then 20-26."""
+        def distance(net, batch, generator): return aligned(*branch.regions(*batch)[1:], generator)
+        def rebuild(net, batch, generator):
+            with torch.no_grad(): x_bar, _, there = branch.regions(*batch)
+            return spatial_loss(branch, *batch, x_bar, there, self.mask_spatial, generator)
+        first, second = nn.ModuleList([branch.patches, branch.attn]), nn.ModuleList([branch.encoder, branch.decoder])
+        return {"align": train(first, distance, data, **self._pretrain_options("align")),
+                "spatial": train(second, rebuild, data, **self._pretrain_options("spatial"))}
+
+# %% ../../nbs/30_msmae.ipynb #c7570993
+class MSMAEStages(AlgorithmOrder):
     """What is minimised at the spatial level. Each curve dict also says how much the region attention says before and after ("attention")."""
     def _train_spatial(self, branch, data, target):
         """Lines 11-27 of Algorithm 1, or their variant; `target` : tensors of the fine-tuning data or None."""
@@ -216,16 +229,6 @@ class MSMAEStages(ChannelStage):
         if how == "mmd": curves = self._align_then_rebuild(branch, data, aligned)
         else: curves = {"spatial": train(branch, loss, data, **self._pretrain_options("spatial"))}
         return curves | {"attention": {"before": before, "after": _summary(branch, data if target is None else target)}}
-
-    def _align_then_rebuild(self, branch, data, aligned):
-        """The two loops of Algorithm 1 in their order: lines 12-19, then 20-26."""
-        def distance(net, batch, generator): return aligned(*branch.regions(*batch)[1:], generator)
-        def rebuild(net, batch, generator):
-            with torch.no_grad(): x_bar, _, there = branch.regions(*batch)
-            return spatial_loss(branch, *batch, x_bar, there, self.mask_spatial, generator)
-        first, second = nn.ModuleList([branch.patches, branch.attn]), nn.ModuleList([branch.encoder, branch.decoder])
-        return {"align": train(first, distance, data, **self._pretrain_options("align")),
-                "spatial": train(second, rebuild, data, **self._pretrain_options("spatial"))}
 
 def _summary(branch, data, n=256):
     "attention_summary on the first n windows, over the regions that exist in all of them."
@@ -244,8 +247,24 @@ def pretraining_key(model, part, arrays):
     params = {k: getattr(model, k) for k in _SHARED + _OWN[part]} | {"channels": list(model.channels)}
     return content_hash(__version__, json.dumps(params, sort_keys=True, default=float), *(a for a in arrays if a is not None))
 
-# %% ../../nbs/30_msmae.ipynb #a0fd1ca9
-class MSMAEPretraining(MSMAEStages):
+# %% ../../nbs/30_msmae.ipynb #8def3cc8
+class SharedWeights(MSMAEStages):
+    """Pre-training of one branch, through a folder of weights that folds share."""
+    def _pretrain(self, part, arrays, cache):
+        """Find the weights of `part` in `cache`, or train them and put them there. Returns (file or None, dict of learning curves)."""
+        file = None if cache is None else Path(cache)/f"{part}-{pretraining_key(self, part, arrays)}.safetensors"
+        if file is not None and file.exists():
+            self.load(file)
+            return file, self.pretrain_history_[part]
+        with seeded(derive_seed(self.seed, part)): branch = self._branch(part).to(self.device_)
+        data = self._tensors(*arrays[:2])
+        curves = self._train_channel(branch, data) if part == "channel" else self._train_spatial(branch, data, None if arrays[2] is None else self._tensors(*arrays[2:]))
+        self._keep(part, {k: v.detach().cpu().clone() for k, v in branch.state_dict().items()}, curves)
+        if file is not None: self.save(file, part)
+        return file, curves
+
+# %% ../../nbs/30_msmae.ipynb #86eec634
+class MSMAEPretraining(SharedWeights):
     """The two pre-training stages as methods."""
     def pretrain(self, X, *, valid=None, X_target=None, valid_target=None, cache=None):
         """Both stages on unlabelled X (n, channel, band); X_target : the person's fine-tuning windows, without labels, or None. Returns self."""
@@ -266,19 +285,6 @@ class MSMAEPretraining(MSMAEStages):
         else: target = check_features(X_target, valid_target, len(self.channels), self.n_bands_)
         file, curves = self._pretrain("spatial", (X, valid, *target), cache)
         self.align_summary_ = curves["attention"]
-        return file, curves
-
-    def _pretrain(self, part, arrays, cache):
-        """Find the weights of `part` in `cache`, or train them and put them there. Returns (file or None, dict of learning curves)."""
-        file = None if cache is None else Path(cache)/f"{part}-{pretraining_key(self, part, arrays)}.safetensors"
-        if file is not None and file.exists():
-            self.load(file)
-            return file, self.pretrain_history_[part]
-        with seeded(derive_seed(self.seed, part)): branch = self._branch(part).to(self.device_)
-        data = self._tensors(*arrays[:2])
-        curves = self._train_channel(branch, data) if part == "channel" else self._train_spatial(branch, data, None if arrays[2] is None else self._tensors(*arrays[2:]))
-        self._keep(part, {k: v.detach().cpu().clone() for k, v in branch.state_dict().items()}, curves)
-        if file is not None: self.save(file, part)
         return file, curves
 
 # %% ../../nbs/30_msmae.ipynb #bd56b900
