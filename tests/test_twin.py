@@ -1,4 +1,4 @@
-"""The twins: what is asked is what is written, nothing else is overwritten, and the difficulty is calibrated (issue: chance without emotion, a band with it)."""
+"""The twins: what is asked is what is written, nothing else is overwritten, and the difficulty is calibrated: chance without emotion, a band with it."""
 import hashlib, json
 import numpy as np, pytest, scipy.io
 import emo_lib.twin as T
