@@ -71,8 +71,7 @@ def test_papermill_alone_refuses_an_unknown_parameter_too(repo, done):
 def test_killed_grid_goes_on_and_repeats_nothing(repo, tmp_path):
     p = start(repo, tmp_path, start_new_session=True)
     features = tmp_path/"runs/tiny/features/SEED/features.json"
-    wait_for(features.exists, "the features")
-    time.sleep(1)
+    wait_for(lambda: list(tmp_path.glob("runs/tiny/notebooks/cell-*.ipynb")), "the cell's start")     # so the features are finished
     os.killpg(p.pid, signal.SIGKILL)
     p.wait()
     assert not (tmp_path/"reports/tiny/table2.md").exists()
