@@ -44,8 +44,8 @@ def main():
 DATASET = click.option("--dataset", required=True, metavar="NAME", help="SEED, SEED-IV or BIDS.")
 ROOT = click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder of the download.")
 
-# %% ../nbs/60_cli.ipynb #b2aad08f
-@main.command()
+# %% ../nbs/60_cli.ipynb #d8f70f4f
+@main.command(short_help="write a SYNTHETIC twin of a data set")
 @DATASET
 @click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option("--subjects", default=3, show_default=True, type=click.IntRange(1), help="How many subjects.")
@@ -61,8 +61,8 @@ def twin(dataset, root, **options):
     given = {k: v for k, v in options.items() if v is not None}
     click.echo(write_twin(dataset, root, progress=sys.stderr.isatty(), **given))
 
-# %% ../nbs/60_cli.ipynb #98a34d76
-@main.command()
+# %% ../nbs/60_cli.ipynb #4edc6f32
+@main.command(short_help="what a download holds, and every fault in it")
 @DATASET
 @ROOT
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -74,12 +74,12 @@ def verify(dataset, root, as_json):
     if as_json: click.echo(json.dumps({"summary": summary.to_dict("records"), "problems": [str(p) for p in problems]}, default=str))
     else:
         if len(summary): click.echo(summary.to_string(index=False))
-        click.echo(f"{len(summary)} recordings, {len(problems)} fault(s)")
+        click.echo(f"{len(summary)} recordings, {len(problems) or 'no'} fault{'s' * (len(problems) != 1)}")
         for p in problems: click.echo(f"fault: {p}", err=True)
     sys.exit(1 if problems else 0)
 
-# %% ../nbs/60_cli.ipynb #b9df7ecb
-@main.command()
+# %% ../nbs/60_cli.ipynb #80ce60cd
+@main.command(short_help="features of a data set, resumable")
 @DATASET
 @ROOT
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the netCDF files.")
@@ -96,8 +96,8 @@ def features(dataset, root, out, subjects, read, **options):
     chosen = [int(s) if s.isdigit() and dataset != "BIDS" else s for s in subjects] or None
     click.echo(write_features(open_dataset(dataset, root, **json_option("--read", read)), out, subjects=chosen, **options))
 
-# %% ../nbs/60_cli.ipynb #7e6dde96
-@main.command()
+# %% ../nbs/60_cli.ipynb #45440afc
+@main.command(short_help="run one model on one data set")
 @DATASET
 @click.option("--features", required=True, type=click.Path(path_type=Path), help="Folder that `emo features` wrote.")
 @click.option("--model", required=True, help="svm, dgcnn or msmae.")
@@ -121,8 +121,8 @@ def json_option(name, text):
     if not isinstance(value, dict): raise ValueError(f"{name}: expected a JSON object, found {text!r}")
     return value
 
-# %% ../nbs/60_cli.ipynb #05e79c62
-@main.command()
+# %% ../nbs/60_cli.ipynb #b0da560a
+@main.command(short_help="Table II from result files")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for table2.md, table2.csv and table2.html.")
 @friendly

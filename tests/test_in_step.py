@@ -60,3 +60,14 @@ def test_imports_look_down_only(repo):
         imports[nb.name] = (int(nb.name[:2]), used)
     up = [f"{nb} imports {m}" for nb, (n, used) in imports.items() for m in used if number.get(m, -1) > n]
     assert number and not up, up
+
+def test_committed_outputs_name_no_machine_and_hold_no_warnings(repo):
+    import json, re
+    files = subprocess.run(["git", "ls-files", "*.ipynb"], cwd=repo, capture_output=True, text=True, check=True).stdout.split()
+    place = re.compile(r"(?<![\w.\-/])/(?:work|tmp|root|home|Users)/")
+    faults = []
+    for f in files:
+        nb = json.loads((repo/f).read_text())
+        if place.search(json.dumps([[c.get("outputs", []), c["metadata"]] for c in nb["cells"]]) + json.dumps(nb["metadata"])): faults.append(f"{f}: a path of a machine")
+        if any(o.get("name") == "stderr" for c in nb["cells"] for o in c.get("outputs", [])): faults.append(f"{f}: warnings in an output")
+    assert files and not faults, "\n".join(faults)
