@@ -9,7 +9,7 @@ DONE   := $(VENV)/.installed
 
 .PHONY: help install demo grid test lab bench nbs clean
 help:
-	@echo "make demo   a twin of SEED and SEED-IV, features, models, Table II (about 4 minutes after installation)"
+	@echo "make demo   a twin of SEED and SEED-IV, features, models, Table II (2 to 4 minutes after installation)"
 	@echo "make grid CONFIG=workflow/config/paper.yaml    the same for another configuration"
 	@echo "make test   every notebook and every test"
 	@echo "make lab    JupyterLab on the walkthroughs"
@@ -28,7 +28,7 @@ $(DONE): requirements.lock settings.ini setup.py
 demo: grid
 grid: $(DONE)
 	snakemake --cores $(CORES) --configfile $(CONFIG)
-	@cat reports/$(basename $(notdir $(CONFIG)))/table2.md
+	@cat reports/$$(sed -n 's/^name: *//p' $(CONFIG))/table2.md
 
 test: $(DONE)
 	python -m pytest

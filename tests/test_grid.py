@@ -55,6 +55,8 @@ def test_a_second_run_does_nothing(repo, done):
     (dict(models={"msmae": {"mask_channel": 1.5}}), "mask_channel"),
     (dict(options={"scope": "everything"}), "everything"),
     (dict(data={"SEED": {"twin": {"subjects": 0}}}), "subjects"),
+    (dict(data={"SEED": {"twin": {"subjects": 1}, "feature": "de_LSD"}}), "de_LSD"),
+    (dict(data={"SEED": {"root": "no/such/folder"}}), "no/such/folder"),
 ])
 def test_wrong_parameters_are_refused_before_anything_runs(repo, tmp_path, change, said):
     code, out = snakemake(repo, tmp_path, TINY | change)
@@ -153,3 +155,18 @@ def test_real_recordings_by_configuration_alone(repo, tmp_path):
     assert code == 0, out[-4000:]
     table = (tmp_path/"reports/bids/table2.md").read_text()
     assert "SYNTHETIC" not in table and "BIDS, real recordings" in table and "permuted trials" in table and "balanced accuracy" in table
+
+def test_own_data_take_the_demos_place(repo, done, tmp_path):
+    "A download given on the command line: only it runs, as `mine`, and a folder that is not there is refused before anything runs."
+    root = done/"data/twins/tiny/SEED"
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    def dry(where): return subprocess.run([BIN/"snakemake", "-n", "--snakefile", repo/"workflow/Snakefile", "--directory", tmp_path, "--config", f"data={{SEED: {{root: {where}}}}}"],
+                                          env=env, capture_output=True, text=True)
+    plan = dry(root)
+    assert plan.returncode == 0 and "reports/mine/table2.md" in plan.stdout + plan.stderr and "SEED-IV" not in plan.stdout and "rule twin" not in plan.stdout, plan.stderr[-2000:]
+    gone = dry(tmp_path/"nothing")
+    assert gone.returncode == 1 and "nothing" in gone.stderr and "Traceback" not in gone.stderr
+
+def test_another_feature_set_does_not_slip_into_a_folder(done):
+    run = subprocess.run([BIN/"emo", "features", "--dataset", "SEED", "--root", "data/twins/tiny/SEED", "--out", "runs/tiny/features/SEED", "--feature", "psd"], cwd=done, capture_output=True, text=True)
+    assert run.returncode == 1 and "de_LDS" in run.stderr and "--overwrite" in run.stderr
