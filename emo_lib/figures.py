@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['OKABE_ITO', 'stamp', 'chance_level', 'colours', 'fig3', 'fig4', 'scalp_map', 'save_figure']
 
-# %% ../nbs/52_figures.ipynb #b58b7d63
+# %% ../nbs/52_figures.ipynb #90eec0b0
 from pathlib import Path
 import numpy as np
 from .images import colour_scale, grid_image
 from .montage import flatten, head_outline, positions
 from .store import atomic_path
-from .tables import SCORES, TITLES, ResultError, conflicts, fold_frame
+from .tables import PAPER_TABLE_II, REFERENCE, SCORES, TITLES, ResultError, conflicts, fold_frame
 
 # %% ../nbs/52_figures.ipynb #b8d3f7c3
 def stamp(title, data):
@@ -46,56 +46,78 @@ def colours(models):
         out[label] = mine if mine and mine in free else next((c for c in free if c not in _MODEL_COLOURS.values()), (free or OKABE_ITO)[0])
     return out
 
-# %% ../nbs/52_figures.ipynb #6c02a00e
+# %% ../nbs/52_figures.ipynb #64f409cf
 def _frame(results, score):
-    """The folds of one data set as a DataFrame. Errors: ValueError for no results, several data sets, another score; tables.ResultError for results that contradict each other."""
-    if score not in SCORES: raise ValueError(f"score: expected one of {', '.join(SCORES)}, found {score!r}")
+    """(folds of one data set as a DataFrame, score to draw, one of SCORES); "auto" is resolved here.
+
+    Errors: ValueError for no results, several data sets, another score; tables.ResultError for results that contradict each other.
+    """
+    if score not in ("auto", *SCORES): raise ValueError(f"score: expected one of auto, {', '.join(SCORES)}, found {score!r}")
     if not results: raise ValueError("results: expected at least one, found none; run snakemake first, then tables.load_results")
     if problems := conflicts(results, [str(r["spec"].get("out") or f"result {i}") for i, r in enumerate(results)]): raise ResultError(problems)
     frame = fold_frame(results)
     if frame.dataset.nunique() > 1: raise ValueError(f"results: expected one data set, found {', '.join(frame.dataset.unique())}; draw a figure for each")
+    if score == "auto": score = "accuracy" if frame.dataset.iloc[0] in PAPER_TABLE_II[REFERENCE] else "balanced_accuracy"
     place = {name: i for i, name in enumerate(TITLES)}
-    return frame.sort_values("model", key=lambda c: c.map(lambda m: place.get(m, 50)), kind="stable")
+    return frame.sort_values("model", key=lambda c: c.map(lambda m: place.get(m, 50)), kind="stable"), score
+
+# %% ../nbs/52_figures.ipynb #a8c5e834
+def _over(frame, score, by, over):
+    """Mean and std (ddof 1) in % over the values of column `over`, for each row and value of `by`: DataFrame row, model, `by`, mean, std. One subject: std empty."""
+    per = 100*frame.groupby(["row", "model", by, over], sort=False)[score].mean()
+    out = per.groupby(level=["row", "model", by], sort=False).agg(["mean", "std"]).reset_index()
+    if frame["subject"].nunique() == 1: out["std"] = np.nan
+    return out
+
+def _caption(out, what):
+    """What bars and whiskers are, for the subtitle. out : DataFrame of `_over`;  what : name of the things averaged."""
+    return f"bars: mean over {what}" + ("" if out["std"].isna().all() else f", whiskers: std over {what}")
+
+def _whiskers(spread):
+    """plotly's error bars for std (n,) in %; None where no value is finite."""
+    if spread.isna().all(): return None
+    return dict(type="data", array=[None if np.isnan(v) else round(v, 2) for v in spread], thickness=1.2, width=3, color="#333")
 
 def _bars(frame, value, spread, by):
     """Grouped bars, one group for each value of `by`, one colour for each row. value, spread : columns in %, spread empty where there is none."""
     import plotly.graph_objects as go
     models = dict(zip(frame["row"], frame["model"]))
     colour = colours(models)
-    return go.Figure([go.Bar(name=label, x=g[by].tolist(), y=g[value].round(2).tolist(), marker_color=colour[label],
-                             error_y=dict(type="data", array=[None if np.isnan(v) else round(v, 2) for v in g[spread]], thickness=1.2, width=3, color="#333"))
+    return go.Figure([go.Bar(name=label, x=g[by].tolist(), y=g[value].round(2).tolist(), marker_color=colour[label], error_y=_whiskers(g[spread]))
                       for label in models for g in [frame[frame["row"] == label]]])
 
-# %% ../nbs/52_figures.ipynb #43cea78d
+# %% ../nbs/52_figures.ipynb #88b5b38d
 def _finish(fig, results, frame, score, title, subtitle, x_title):
-    """Titles, axes in %, the chance line, a legend under the figure."""
+    """Titles, axes in %, the chance line, a legend under the figure. subtitle : what the bars are, may be empty."""
     level, called = chance_level(results, score)
     if level is not None:
         fig.add_scatter(x=[None], y=[None], mode="lines", line=dict(color="black", dash="dot"), name=f"{called}: {100*level:.1f} %")
-        fig.add_hline(100*level, line=dict(color="black", dash="dot", width=1.5))
+        fig.add_hline(100*level, opacity=1, line=dict(color="black", dash="dot", width=1.5))
     n = frame.groupby("row").subject.nunique()
     who = f"n = {n.min()} subject{'s' * int(n.min() > 1)}" if n.min() == n.max() else f"n = {n.min()} to {n.max()} subjects, different for each model"
     p = results[0]["provenance"]
-    fig.update_layout(template="none", barmode="group", width=900, height=480, margin=dict(l=70, r=20, t=100, b=110), legend=dict(orientation="h", y=-0.2),
-                      title=dict(text=stamp(f"{p['dataset']}, {title}", results), subtitle=dict(text=f"{who}; {subtitle}; {p['feature']}, windows of {p['window_s']:g} s")),
-                      xaxis=dict(title=x_title, type="category"), yaxis=dict(title=f"{score.replace('_', ' ').replace('f1', 'F1')} (%)", range=[0, 100], gridcolor="#dddddd"))
+    below = "; ".join(s for s in (who, subtitle, f"{p['feature']}, windows of {p['window_s']:g} s") if s)
+    fig.update_layout(template="simple_white", barmode="group", width=900, height=480, margin=dict(l=70, r=20, t=100, b=110), legend=dict(orientation="h", y=-0.2),
+                      title=dict(text=stamp(f"{p['dataset']}, {title}", results), subtitle=dict(text=below)), xaxis=dict(title=x_title, type="category"),
+                      yaxis=dict(title=f"{score.replace('_', ' ').replace('f1', 'F1')} (%)", range=[0, 100], showgrid=True, gridcolor="#dddddd"))
     return fig
 
-# %% ../nbs/52_figures.ipynb #f8fdbc46
-def fig3(results, score="accuracy"):
+# %% ../nbs/52_figures.ipynb #1d0d3838
+def fig3(results, score="auto"):
     """Score per session pair and model (MSMAE, Fig. 3): bars mean, whiskers std (ddof 1) over subjects, in %. A plotly figure.
 
-    results : CellResult dicts of one data set (shards of a cell may be given side by side);  score : "accuracy", "balanced_accuracy" or "f1_macro"
+    results : CellResult dicts of one data set (shards of a cell may be given side by side);  score : "auto", "accuracy", "balanced_accuracy" or "f1_macro"
+    "auto": accuracy for a data set with a number in the paper, else balanced accuracy. One subject: no whiskers.
     Folds without session pairs are grouped by what else names them. Errors: ValueError, see `_frame`
     """
-    frame = _frame(results, score)
+    frame, score = _frame(results, score)
     frame["pair"] = _fold_labels(frame)
-    per = 100*frame.groupby(["row", "model", "pair", "subject"], sort=False)[score].mean()
-    over = per.groupby(level=["row", "model", "pair"], sort=False).agg(["mean", "std"]).reset_index()
+    over = _over(frame, score, "pair", "subject")
     fig = _bars(over, "mean", "std", "pair")
     fig.update_xaxes(categoryorder="array", categoryarray=sorted(over["pair"].unique()))
     what = "session pair" if "train_session" in frame else "fold"
-    return _finish(fig, results, frame, score, f"{score.replace('_', ' ')} for each {what}", "bars: mean over subjects, whiskers: std over subjects",
+    said = _caption(over, "subjects") if frame["subject"].nunique() > 1 else ""
+    return _finish(fig, results, frame, score, f"{score.replace('_', ' ')} for each {what}", said,
                    "training session → test session" if what == "session pair" else "fold")
 
 def _fold_labels(frame):
@@ -104,18 +126,17 @@ def _fold_labels(frame):
     names = [c for c in frame if c not in (*SCORES, "dataset", "model", "row", "seed", "subject")]
     return [", ".join(f"{c} {v}" for c, v in zip(names, row)) or "all" for row in frame[names].itertuples(index=False)]
 
-# %% ../nbs/52_figures.ipynb #04f99677
-def fig4(results, score="accuracy"):
+# %% ../nbs/52_figures.ipynb #e3d15de8
+def fig4(results, score="auto"):
     """Score per subject and model (MSMAE, Fig. 4): bars mean, whiskers std (ddof 1) over the subject's session pairs, in %. A plotly figure. Arguments as for `fig3`."""
-    frame = _frame(results, score)
+    frame, score = _frame(results, score)
     frame["pair"] = _fold_labels(frame)
-    per = 100*frame.groupby(["row", "model", "subject", "pair"], sort=False)[score].mean()
-    over = per.groupby(level=["row", "model", "subject"], sort=False).agg(["mean", "std"]).reset_index()
+    over = _over(frame, score, "subject", "pair")
     order = sorted(over["subject"].unique(), key=lambda s: (isinstance(s, str), s))
     over["subject"] = over["subject"].astype(str)
     fig = _bars(over, "mean", "std", "subject")
     fig.update_xaxes(categoryorder="array", categoryarray=[str(s) for s in order])
-    return _finish(fig, results, frame, score, f"{score.replace('_', ' ')} for each subject", "bars: mean over session pairs, whiskers: std over session pairs", "subject")
+    return _finish(fig, results, frame, score, f"{score.replace('_', ' ')} for each subject", _caption(over, "session pairs"), "subject")
 
 # %% ../nbs/52_figures.ipynb #934a3720
 _REACH = 0.35   # radii of the head: no colour farther than this from an electrode
@@ -129,11 +150,12 @@ def _spline(places, values, n=49):
     near = np.linalg.norm(points[:, None] - places, axis=-1).min(1) <= _REACH
     return axis, np.where(near & (np.linalg.norm(points, axis=1) <= 1.2), z, np.nan).reshape(n, n)
 
-# %% ../nbs/52_figures.ipynb #7f9eb3c7
-def scalp_map(values, channels, title="", unit="", data="synthetic", pos=None):
+# %% ../nbs/52_figures.ipynb #5925b8eb
+def scalp_map(values, channels, title="", unit="", data="synthetic", pos=None, points=49):
     """A topographic map seen from above, nose up. A plotly figure.
 
     values : (n,), NaN for an electrode without a value;  channels : n names of the 10-5 system, any spelling;  pos : None or (n, 3) metres, head frame, for other caps
+    points : the spline is computed on points x points places and drawn smoothly between them
     unit : label of the colour bar;  data : "real", "synthetic" or results, for the stamp (unknown origin counts as synthetic)
     Values of both signs get RdBu, symmetric about 0, others viridis. Errors: ValueError for a count that does not fit, an unknown name, fewer than 3 finite values, or electrodes on one line.
     """
@@ -142,28 +164,32 @@ def scalp_map(values, channels, title="", unit="", data="synthetic", pos=None):
     ok = np.isfinite(values)
     if ok.sum() < 3: raise ValueError(f"values: expected at least 3 finite values for a map, found {ok.sum()}")
     places = flatten(positions(channels) if pos is None else pos)
-    if np.linalg.svd(places[ok] - places[ok].mean(0), compute_uv=False)[-1] < .1: raise ValueError(f"channels: expected places that span a plane, found {channels} on one line")
-    axis, z = _spline(places[ok], values[ok])
-    return _draw_map(axis, z, places, values, channels, dict(text=stamp(title, data), subtitle=dict(text=f"{ok.sum()} electrodes, seen from above")), unit)
+    if np.linalg.svd(places[ok] - places[ok].mean(0), compute_uv=False)[-1] < .1:
+        raise ValueError(f"channels: expected places that span a plane, found {channels} on one line")
+    axis, z = _spline(places[ok], values[ok], points)
+    title = dict(text=stamp(title, data), subtitle=dict(text=f"{ok.sum()} electrodes, seen from above"))
+    return _draw_map(axis, z, places, values, channels, title, unit)
 
-# %% ../nbs/52_figures.ipynb #3de9ebac
+# %% ../nbs/52_figures.ipynb #dac1e2b5
 def _draw_map(axis, z, places, values, channels, title, unit):
     """Map (n, n), outline and electrodes as a figure."""
     import plotly.graph_objects as go
     top, ok = float(np.nanmax(np.abs(values))), np.isfinite(values)
     digits = max(0, 3 - int(np.floor(np.log10(top or 1))))
     rows = [[None if np.isnan(v) else round(float(v), digits) for v in row] for row in z]
-    fig = go.Figure(go.Heatmap(x=axis.round(3), y=axis.round(3), z=rows, coloraxis="coloraxis", hoverinfo="skip"))
+    fig = go.Figure(go.Heatmap(x=axis.round(3), y=axis.round(3), z=rows, zsmooth="best", coloraxis="coloraxis", hoverinfo="skip"))
     ring, box = head_outline()[0], 1.3*np.array([[1, 0], [1, 1], [-1, 1], [-1, -1], [1, -1], [1, 0]])
     rim = np.concatenate([ring[::-1], box, ring[:1]])                     # white from the circle outwards: a clean edge
     fig.add_scatter(x=rim[:, 0], y=rim[:, 1], mode="none", fill="toself", fillcolor="white", hoverinfo="skip")
     for line in head_outline(): fig.add_scatter(x=line[:, 0], y=line[:, 1], mode="lines", line=dict(color="#444", width=1.5), hoverinfo="skip")
     text = [f"{c}: {v:.4g} {unit}" for c, v in zip(channels, values)]
-    for here, mark in ((ok, dict(size=8, color=values[ok].round(digits), coloraxis="coloraxis", line=dict(color="black", width=1))), (~ok, dict(size=9, symbol="x", color="black"))):
-        if here.any(): fig.add_scatter(x=places[here, 0].round(3), y=places[here, 1].round(3), mode="markers", marker=mark, text=[t for t, h in zip(text, here) if h], hoverinfo="text")
+    dots = dict(size=8, color=values[ok].round(digits), coloraxis="coloraxis", line=dict(color="black", width=1))
+    for here, mark in ((ok, dots), (~ok, dict(size=9, symbol="x", color="black"))):
+        x, y = places[here].round(3).T
+        if here.any(): fig.add_scatter(x=x, y=y, mode="markers", marker=mark, text=[t for t, h in zip(text, here) if h], hoverinfo="text")
     fig.update_xaxes(visible=False, range=[-1.3, 1.3])
     fig.update_yaxes(visible=False, range=[-1.3, 1.3], scaleanchor="x")
-    fig.update_layout(template="none", title=title, showlegend=False, width=560, height=520, margin=dict(l=10, r=10, t=90, b=10),
+    fig.update_layout(template="simple_white", title=title, showlegend=False, width=560, height=520, margin=dict(l=10, r=10, t=90, b=10),
                       coloraxis=dict(**colour_scale(values), colorbar=dict(title=dict(text=unit, side="right"), len=.8)))
     return fig
 

@@ -234,16 +234,19 @@ def _against_reference(frame, g, labels, of):
     t = compare_paired(*(x.groupby("subject")["accuracy"].mean().to_dict() for x in (g, ref)))
     return {"p": t["p"], "p_smallest": t["smallest_p"], "p_n": t["n"], "p_exact": t["exact"], "p_note": ""}
 
-# %% ../nbs/51_tables.ipynb #70ddc6d9
+# %% ../nbs/51_tables.ipynb #9e9bcb03
 def percent(mean, std, digits=1):
     """"61.2 ± 3.4" from fractions, "61.2" without a std, "-" without a mean."""
     if mean is None or pd.isna(mean): return "-"
     return f"{100 * mean:.{digits}f}" + ("" if std is None or pd.isna(std) else f" ± {100 * std:.{digits}f}")
 
 def p_text(p, smallest=None, n=None, exact=True):
-    """"0.062 (min 0.031)", min being the smallest p that n subjects can reach; "-" when there is no test or only one subject."""
+    """"0.375 (min 0.125)", min being the smallest p that n subjects can reach; "-" when there is no test or only one subject.
+
+    Three significant digits; two without `n`, for a p estimated from random shuffles, whose third digit is luck.
+    """
     if p is None or pd.isna(p) or n == 1: return "-"
-    return f"{p:.2g}" + (f" (min {smallest:.2g}{'' if exact else ', approximate'})" if n else "")
+    return f"{p:.3g} (min {smallest:.3g}{'' if exact else ', approximate'})" if n else f"{p:.2g}"
 
 # %% ../nbs/51_tables.ipynb #4406b52c
 def _said(data): return "SYNTHETIC twin" if data == "synthetic" else "real recordings"
@@ -286,7 +289,7 @@ def notes(results, long):
                      f"commit {_joined(g['git'])}, protocol {_joined(x['spec']['protocol'] for x in of)}, {seconds:.0f} s in total")
     return caveats, lines
 
-# %% ../nbs/51_tables.ipynb #36a0065e
+# %% ../nbs/51_tables.ipynb #2815f34c
 @dataclass
 class Table:
     """Table II and its neighbours, ready to print: title, lead (what the numbers are), blocks [(heading, DataFrame of text)], caveats, provenance, long form."""
@@ -304,11 +307,11 @@ def make_table(results):
     blocks = [(" and ".join(long[paper]["dataset"].unique()) + ", accuracy in %", paper_block(long[paper]))] if paper.any() else []
     blocks += [(f"{d}, {_said(g['data'].iloc[0])}, in %; the paper has no number for it", other_block(g)) for d, g in long[~paper].groupby("dataset", sort=False)]
     kinds = set(long["data"])
-    title = "Table II: within-subject cross-session recognition"
+    title = "Table II: within-subject cross-session recognition" if paper.any() else "Within-subject cross-session recognition"
     title += ", SYNTHETIC data" if kinds == {"synthetic"} else ", partly SYNTHETIC data" if len(kinds) > 1 else ""
     lead = ("Mean ± standard deviation over subjects, of each subject's mean over its session pairs. "
-            "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against MSMAE; min: the smallest p that so few subjects can reach. "
-            + (f"The paper's columns are copied from: {PAPER_SOURCE}." if paper.any() else ""))
+            "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against MSMAE; min: the smallest p that so few subjects can reach."
+            + (f" The paper's columns are copied from: {PAPER_SOURCE}." if paper.any() else ""))
     return Table(title, lead, blocks, *notes(results, long), long)
 
 # %% ../nbs/51_tables.ipynb #603664ae

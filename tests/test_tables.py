@@ -83,6 +83,13 @@ def test_other_data_get_their_own_block():
     assert any("one subject" in c for d, lines in table.caveats if d == "BIDS" for c in lines)
     only = make_table([r])
     assert len(only.blocks) == 1 and "80.86" not in to_markdown(only) and "SYNTHETIC" not in to_markdown(only)
+    assert to_markdown(only).startswith("## Within-subject cross-session recognition\n") and "Table II" not in to_html(only) and table.title.startswith("Table II")
+    assert not any(line.endswith(" ") for line in to_markdown(only).splitlines())
+
+
+def test_p_values_of_few_subjects_are_printed_exactly():
+    text = to_markdown(make_table([result(model=m, subjects=(1, 2, 3, 4)) for m in ("msmae", "svm")]))
+    assert "(min 0.125)" in text
 
 
 def test_shards_are_joined_and_a_subject_twice_is_refused():
