@@ -94,12 +94,13 @@ def _welch_power(win, sfreq, bands, n_fft):
         for j, b in enumerate(bins): out[i, :, j] = P[:, b].mean(-1) * ((h**2).sum() / 2)
     return out
 
-# %% ../nbs/11_features.ipynb #dad60f91
+# %% ../nbs/11_features.ipynb #f1db3fbc
 def _seed_vii_power(win, sfreq, bands, n_fft):
     """win (row, window, sample) -> (row, window, band): the annex's mean of squares, its index rules kept"""
     ends = [[int(np.floor(f / sfreq * n_fft)) for f in b] for b in (bands.values() if isinstance(bands, Mapping) else bands)]
     for s, e in ends:
-        if not 1 <= s <= e <= n_fft//2: raise ValueError(f"seed_vii: band indices ({s}, {e}) of {n_fft} lie outside 1..{n_fft//2}; the annex's slice [start-1:end] needs lo >= {sfreq/n_fft:g} Hz and hi <= {sfreq/2:g} Hz")
+        if not 1 <= s <= e <= n_fft//2: raise ValueError(f"seed_vii: band indices ({s}, {e}) of {n_fft} lie outside 1..{n_fft//2}; "
+                f"the annex's slice [start-1:end] needs lo >= {sfreq/n_fft:g} Hz and hi <= {sfreq/2:g} Hz")
     taper = signal.windows.hann(win.shape[-1])
     out = np.empty((*win.shape[:-1], len(ends)), win.dtype)
     for i, row in enumerate(win):

@@ -93,7 +93,7 @@ def trial_block(trial, recipe):
     start = np.arange(len(f)) * round(recipe.window_s*trial.sfreq) / trial.sfreq
     return f, np.broadcast_to(~bad, f.shape[:2]), pd.DataFrame({**meta, "start_s": start})
 
-# %% ../nbs/15_featuresets.ipynb #d84457a8
+# %% ../nbs/15_featuresets.ipynb #e73e198a
 def session_features(ds, subject, session, recipe):
     """The feature set of one session, from ds.trials, one trial in memory at a time.
 
@@ -103,7 +103,8 @@ def session_features(ds, subject, session, recipe):
     blocks, skipped, channels = [], [], None
     for trial in ds.trials(subjects=[subject], sessions=[session]):
         names = trial.signal.channel.values.tolist()
-        if channels not in (None, names): raise ValueError(f"subject {subject}, session {session}, trial {trial.trial}: expected the channels of the trials before, {channels}, found {names}; leave out what is not in all trials")
+        if channels not in (None, names): raise ValueError(
+            f"subject {subject}, session {session}, trial {trial.trial}: expected the channels of the trials before, {channels}, found {names}; leave out what is not in all trials")
         channels, block = names, trial_block(trial, recipe)
         if block is None: skipped.append(int(trial.trial))
         else: blocks.append(block)

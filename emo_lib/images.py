@@ -44,7 +44,7 @@ def valid_mask(channels=CHANNELS):
     mask[_rows_cols(channels)] = True
     return mask
 
-# %% ../nbs/13_images.ipynb #51a729cb
+# %% ../nbs/13_images.ipynb #3141a4f6
 def minmax(x, valid=None, over="sample"):
     """Min-max scaling of each window to 0..1 over its valid channels (MSMAE, Section IV-B): x (..., channel, band) -> same shape and float type.
 
@@ -57,7 +57,8 @@ def minmax(x, valid=None, over="sample"):
     x = np.asarray(x)
     if x.dtype.kind != "f": x = x.astype(float)
     v = _expand_valid(valid, x)
-    if not (np.isfinite(x) | ~v).all(): raise ValueError(f"x: NaN or infinity in {int((~np.isfinite(x) & v).sum())} values of channels that are declared valid; mark these channels invalid or mend the data")
+    if not (np.isfinite(x) | ~v).all(): raise ValueError(
+        f"x: NaN or infinity in {int((~np.isfinite(x) & v).sum())} values of channels that are declared valid; mark these channels invalid or mend the data")
     axis = (-2, -1) if over == "sample" else -2
     lo = x.min(axis, keepdims=True, where=v, initial=np.inf)
     span = x.max(axis, keepdims=True, where=v, initial=-np.inf) - lo
@@ -79,7 +80,7 @@ def colour_scale(values):
     top = float(max(-lo, hi))
     return dict(colorscale="RdBu", reversescale=True, cmin=-top, cmax=top) if lo < 0 < hi else dict(colorscale="Viridis")
 
-# %% ../nbs/13_images.ipynb #c612671f
+# %% ../nbs/13_images.ipynb #6b995bb7
 def grid_image(images, valid=None, names=None, title="", unit="scaled feature (no unit)"):
     """One 9x9 heat map for each image, cells that hold nothing grey. A plotly figure.
 
@@ -94,8 +95,9 @@ def grid_image(images, valid=None, names=None, title="", unit="scaled feature (n
     for n, image in enumerate(shown):
         z = [[None if np.isnan(v) else round(float(v), 3) for v in row] for row in image]
         fig.add_trace(go.Heatmap(z=z, text=GRID.tolist(), hovertemplate="%{text}: %{z}<extra></extra>", coloraxis="coloraxis", xgap=1, ygap=1), n//cols + 1, n % cols + 1)
-    fig.update_yaxes(autorange="reversed", showticklabels=False, ticks="", showgrid=False, zeroline=False)
-    fig.update_xaxes(showticklabels=False, ticks="", showgrid=False, zeroline=False)
-    fig.update_layout(template="none", title=title, plot_bgcolor="#d0d0d0", coloraxis=dict(**colour_scale(shown), colorbar=dict(title=dict(text=unit, side="right"))),
+    fig.update_yaxes(autorange="reversed", showticklabels=False, ticks="", showgrid=False, zeroline=False, showline=False)
+    fig.update_xaxes(showticklabels=False, ticks="", showgrid=False, zeroline=False, showline=False)
+    fig.update_layout(template="none", font_color="#242424", title=dict(text=title, x=0.05), plot_bgcolor="#d0d0d0",
+                      coloraxis=dict(**colour_scale(shown), colorbar=dict(title=dict(text=unit, side="right"))),
                       width=190*cols + 130, height=205*rows + 90, margin=dict(l=20, r=20, t=90, b=20))
     return fig

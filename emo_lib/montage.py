@@ -95,7 +95,7 @@ def head_outline(radius=1.1):
     nose = np.array([[-.14, .99], [0, 1.14], [.14, .99]])
     return [(radius*line).round(3) for line in (np.c_[np.cos(t), np.sin(t)], nose, ear, ear*[-1, 1])]
 
-# %% ../nbs/00_montage.ipynb #aa7857bd
+# %% ../nbs/00_montage.ipynb #0ebd6446
 _COLOURS = dict(zip(REGIONS, ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")))   # Okabe and Ito
 
 def _canvas(title, subtitles):
@@ -108,26 +108,31 @@ def _canvas(title, subtitles):
     fig.update_yaxes(visible=False, range=[-1.35, 1.35], scaleanchor="x", row=1, col=1)
     fig.update_xaxes(visible=False, range=[-.6, 8.6], row=1, col=2)
     fig.update_yaxes(visible=False, range=[8.6, -.6], scaleanchor="x2", row=1, col=2)
-    fig.update_layout(template="none", title=title, width=900, height=500, margin=dict(l=10, r=10, t=80, b=60), legend=dict(orientation="h", y=-0.02))
+    fig.update_layout(template="none", font_color="#242424", title=dict(text=title, x=0.05), width=1000, height=560, margin=dict(l=10, r=10, t=80, b=60), legend=dict(orientation="h", y=-0.02))
     return fig
 
 def _squares(fig, cells, text, colour, name, **kw):
     """Draw grid cells, a list of (row, column), as squares with texts."""
     r, c = np.array(cells).T
-    fig.add_scatter(x=c, y=r, mode="markers+text", text=text, name=name, hoverinfo="text", row=1, col=2, textfont=dict(size=9, color=kw.pop("ink", "black")),
-                    marker=dict(symbol="square", size=34, color=colour, line=dict(color="white", width=1)), **kw)
+    fig.add_scatter(x=c, y=r, mode="markers+text", text=text, name=name, hoverinfo="text", row=1, col=2, textfont=dict(size=11, color=kw.pop("ink", _ink(colour))),
+                    marker=dict(symbol="square", size=40, color=colour, line=dict(color="white", width=1)), **kw)
+
+def _ink(colour):
+    """White for text on a dark "#rrggbb", black on a light one (relative luminance 0.18 has the same contrast with both)."""
+    r, g, b = (int(colour[i:i + 2], 16)/255 for i in (1, 3, 5))
+    return "white" if 0.2126*r**2.2 + 0.7152*g**2.2 + 0.0722*b**2.2 < 0.18 else "black"
 
 _PADS = [(i, j) for i in range(9) for j in range(9) if not GRID[i, j]]
 
-# %% ../nbs/00_montage.ipynb #72492712
+# %% ../nbs/00_montage.ipynb #e9b55d08
 def plot_montage():
     """The 62 electrodes coloured by region, on the head (places of `positions`, seen from above) and in the 9x9 grid (MSMAE, Fig. 1). A plotly figure."""
     fig = _canvas("62 electrodes and their cells", ("on the head, seen from above", "in the 9x9 image, pads grey"))
     for where, names in REGIONS.items():
         u, v = flatten(positions(names)).round(3).T
         kw = dict(name=where, legendgroup=where)
-        fig.add_scatter(x=u, y=v, mode="markers+text", text=names, textposition="top center", textfont=dict(size=8), hoverinfo="text",
-                        marker=dict(size=9, color=_COLOURS[where]), row=1, col=1, **kw)
+        fig.add_scatter(x=u, y=v, mode="markers+text", text=names, textposition="middle center", hoverinfo="text",
+                        textfont=dict(size=9, color=_ink(_COLOURS[where])), marker=dict(size=26, color=_COLOURS[where]), row=1, col=1, **kw)
         _squares(fig, [CELLS[n] for n in names], names, _COLOURS[where], showlegend=False, name=where, legendgroup=where)
     _squares(fig, _PADS, None, "#dddddd", "pad")
     return fig
@@ -180,7 +185,7 @@ def assign_cells(names, pos=None, by_name=True):
     for i, j in zip(*linear_sum_assignment(d)): cells[names[rest[i]]] = free[j]
     return cells
 
-# %% ../nbs/00_montage.ipynb #182be61b
+# %% ../nbs/00_montage.ipynb #7cec83a5
 def plot_assignment(cells, pos=None, title="A cap and its cells"):
     """What `assign_cells` did: on the head a line from each electrode to the electrode whose cell it takes; in the grid who stands where. A plotly figure.
 
@@ -195,12 +200,12 @@ def plot_assignment(cells, pos=None, title="A cap and its cells"):
     u, v = np.array(list(std.values())).round(3).T
     fig.add_scatter(x=u, y=v, mode="markers", marker=dict(size=8, color="white", line=dict(color="#999", width=1)), name="place of a cell", text=CHANNELS, hoverinfo="text", row=1, col=1)
     free = [c for c in CHANNELS if c not in cells.values()]
-    if free: _squares(fig, [CELLS[c] for c in free], free, "#f7f7f7", "free cell", ink="#aaaaaa")
+    if free: _squares(fig, [CELLS[c] for c in free], free, "#f7f7f7", "free cell", ink="#767676")
     _squares(fig, _PADS, None, "#cccccc", "pad")
     for kind, colour in _KINDS.items(): _draw_kind(fig, kind, colour, names, cells, own)
     return fig
 
-# %% ../nbs/00_montage.ipynb #2373b64e
+# %% ../nbs/00_montage.ipynb #ed432817
 _KINDS = {"cell by name": "#56B4E9", "cell by place": "#E69F00", "no cell left": "#999999"}   # Okabe and Ito
 
 def _kind(name, cell):
@@ -218,6 +223,6 @@ def _draw_kind(fig, kind, colour, names, cells, own):
     mine = [i for i, n in enumerate(names) if _kind(n, cells[n]) == kind]
     if not mine: return
     text, few = [names[i] for i in mine], len(names) <= 64
-    fig.add_scatter(x=own[mine, 0].round(3), y=own[mine, 1].round(3), mode="markers+text" if few else "markers", text=text, textposition="top center", name=kind, legendgroup=kind,
-                    textfont=dict(size=9), hoverinfo="text", marker=dict(size=8, color=colour), row=1, col=1)
+    fig.add_scatter(x=own[mine, 0].round(3), y=own[mine, 1].round(3), mode="markers+text" if few else "markers", text=text, name=kind, legendgroup=kind,
+                    textposition=np.where(own[mine, 1] > 0, "bottom center", "top center"), textfont=dict(size=11), hoverinfo="text", marker=dict(size=8, color=colour), row=1, col=1)
     if kind != "no cell left": _squares(fig, [CELLS[cells[n]] for n in text], text, colour, kind, legendgroup=kind, showlegend=False)

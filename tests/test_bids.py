@@ -1,4 +1,4 @@
-"""BIDS folders: what a user sees when something is wrong, and the real headband recordings where they are to be had (EMO_BIDS_REAL, or beside the project)."""
+"""BIDS folders: what a user sees when something is wrong, and the real headband recordings where they are to be had (EMO_BIDS_REAL)."""
 import json, os, shutil
 from pathlib import Path
 import numpy as np

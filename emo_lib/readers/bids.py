@@ -300,20 +300,22 @@ class _Index:
         self._faults += problems
         return cuts.assign(recording=k, subject=r.subject, session=self._number[r.subject, r.session], run=r.run, whole=whole)
 
-# %% ../../nbs/03_bids.ipynb #3341b9b5
+# %% ../../nbs/03_bids.ipynb #e1092509
 class _Table(_Index):
     "Numbers, labels and clips of the trials; the base of BidsReader."
     def _finish(self, table, odd):
         present = sorted(set(table.trial_type), key=natural_key)
         self.classes = tuple(present) if self.trial_types is None else self.trial_types
         if missing := [t for t in self.classes if t not in present]:
-            raise LayoutError([Problem(str(self.root), f"events of the trial types {', '.join(missing)}", f"{', '.join(self._all_types()) or 'no trial type at all'}", "choose trial_types among these")])
+            raise LayoutError([Problem(str(self.root), f"events of the trial types {', '.join(missing)}", f"{', '.join(self._all_types()) or 'no trial type at all'}",
+                                       "choose trial_types among these")])
         files = {f: i for i, f in enumerate(sorted(set(table.stim_file) - {""}, key=natural_key), 1)}
         table["trial"] = table.groupby(["subject", "session"], sort=False).cumcount() + 1
         table["label"] = table.trial_type.map(self.classes.index)
         table["clip"] = table.stim_file.map(files | {"": 0})
         keep = table.whole & ~table.recording.isin(odd) & ((table.length_s >= self.min_trial_s) if self.min_trial_s else True)
-        if not keep.any(): raise LayoutError(self._faults + [Problem(str(self.root), f"trials of {self.min_trial_s or 0} s or more", f"{len(table)} events, none that can be used", "correct the faults, or lower min_trial_s")])
+        if not keep.any(): raise LayoutError(self._faults + [Problem(str(self.root), f"trials of {self.min_trial_s or 0} s or more", f"{len(table)} events, none that can be used",
+                                                            "correct the faults, or lower min_trial_s")])
         return table[keep].drop(columns=["whole", "stim_file"]).reset_index(drop=True)
 
     def _all_types(self):
@@ -415,11 +417,12 @@ class _Contract(_Trials):
         raise ValueError(f"a BIDS folder holds recordings, no released features, so there is no {name!r} in {self.root}; "
                          f"run `emo features --dataset BIDS --root {self.root}` and load its output")
 
-# %% ../../nbs/03_bids.ipynb #d2c6ac08
+# %% ../../nbs/03_bids.ipynb #e62e6774
 class _Reports(_Contract):
     "Problems and summary; the base of BidsReader."
     def __repr__(self):
-        return f"BIDS ({self.provenance}): {len(self.subjects)} subjects, {len(self.recordings)} recordings, {len(self.channels)} channels, {len(self.table)} trials of {', '.join(self.classes)}; {len(self._faults)} problems"
+        return (f"BIDS ({self.provenance}): {len(self.subjects)} subjects, {len(self.recordings)} recordings, {len(self.channels)} channels, "
+                f"{len(self.table)} trials of {', '.join(self.classes)}; {len(self._faults)} problems")
     def problems(self, deep=False):
         "Every fault of the folder: list of Problem. deep: also open each recording, see `check_recording`."
         if not deep: return list(self._faults)
