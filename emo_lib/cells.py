@@ -4,29 +4,29 @@
 
 # %% auto #0
 __all__ = ['HERE', 'Strict', 'CellSpec', 'explain', 'git_commit', 'provenance', 'run_fold', 'model_input', 'fold_key',
-           'fold_once', 'over_subjects', 'CellResult', 'test_against_chance', 'run_cell', 'finish_cell',
-           'shares_pretraining', 'pretraining_seed', 'pretrain_cell']
+           'fold_once', 'over_subjects', 'CellResult', 'test_against_chance', 'check_writable', 'run_cell',
+           'finish_cell', 'shares_pretraining', 'pretraining_seed', 'pretrain_cell']
 
-# %% ../nbs/50_cells.ipynb #5ae55f0f
-import importlib.metadata, inspect, json, os, platform, subprocess, time
+# %% ../nbs/50_cells.ipynb #ddd93f8e
+import errno, importlib.metadata, json, os, platform, subprocess, time
 from pathlib import Path
 from typing import Any
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from tqdm import tqdm
 from .featuresets import load_features
 from .metrics import accuracy, balanced_accuracy, confusion, f1_macro, permutation_test
 from .models import MODELS, make_model
 from .protocols import PROTOCOLS, make_protocol
-from .store import content_hash, derive_seed, write_json
+from .store import atomic_path, content_hash, derive_seed, write_json
 
 # %% ../nbs/50_cells.ipynb #3b561c1a
 class Strict(BaseModel):
     """Parameters that are refused when unknown, mistyped or impossible. Base of everything that a configuration file can say."""
     model_config = ConfigDict(extra="forbid", validate_default=True, protected_namespaces=())
 
-# %% ../nbs/50_cells.ipynb #288409cb
+# %% ../nbs/50_cells.ipynb #5c0cb805
 class CellSpec(Strict):
     """One cell: which features, which model, which protocol, which seed.
 
@@ -55,6 +55,7 @@ class CellSpec(Strict):
     def _names_and_values(self):
         if self.model not in MODELS: raise ValueError(f"unknown model {self.model!r}; known: {', '.join(MODELS)}")
         if self.protocol not in PROTOCOLS: raise ValueError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+        if fixed := sorted({"n_classes", "channels", "seed"} & set(self.hyper)): raise ValueError(f"hyper: {', '.join(fixed)} follow from the data and from `seed`; leave them out")
         if self.subjects == []: raise ValueError("subjects: an empty list runs nothing; leave it out for all subjects")
         try:
             make_protocol(self.protocol, **self.options)
@@ -175,7 +176,15 @@ def test_against_chance(spec, fs, folds, results):
     all_ = pd.concat(part)
     return permutation_test(all_.y.to_numpy(), all_.pred.to_numpy(), groups=all_.trial.to_numpy(), n=spec.permutations, seed=derive_seed(spec.seed, "permutation"))
 
-# %% ../nbs/50_cells.ipynb #7e6f1733
+# %% ../nbs/50_cells.ipynb #2c8daead
+def check_writable(path):
+    """OSError if the file `path` (None: nothing) could not be written: its folder is made and tried."""
+    if path is None: return
+    if path.is_dir(): raise IsADirectoryError(errno.EISDIR, "expected a file to write, found a folder; add a file name", str(path))
+    with atomic_path(path.parent/f".{path.stem}.try") as tmp: tmp.write_text("x")
+    (path.parent/f".{path.stem}.try").unlink()
+
+# %% ../nbs/50_cells.ipynb #7411d36f
 def run_cell(spec, progress=True):
     """Run one cell and return its CellResult, also written to `spec.out` when that is given.
 
@@ -183,6 +192,7 @@ def run_cell(spec, progress=True):
     Errors: ValidationError before any work; LayoutError, ValueError from data and model; a killed cell resumes.
     """
     spec = CellSpec.model_validate(spec)
+    check_writable(spec.out)
     start, fs = time.perf_counter(), load_features(spec.features)
     if fs.attrs["dataset"] != spec.dataset: raise ValueError(f"{spec.features}: features of {fs.attrs['dataset']}, expected {spec.dataset}; give the folder of {spec.dataset}")
     classes = json.loads(fs.attrs["classes"])

@@ -134,12 +134,13 @@ def json_option(name, text):
     if not isinstance(value, dict): raise ValueError(f"{name}: expected a JSON object, found {text!r}")
     return value
 
-# %% ../nbs/60_cli.ipynb #b0da560a
+# %% ../nbs/60_cli.ipynb #93e5609f
 @main.command(short_help="Table II from result files")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for table2.md, table2.csv and table2.html.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for table2.md, table2.csv and table2.html; without it the results are only checked.")
 @friendly
 def tables(results, out):
     """Table II from result files or folders of them; refuses damaged ones by name."""
     from emo_lib.tables import load_results, write_table
-    click.echo(write_table(load_results(results), out, name="table2")["md"].read_text())
+    found = load_results(results)
+    click.echo(write_table(found, out, name="table2")["md"].read_text(encoding="utf8") if out else f"{len(found)} results, no faults")

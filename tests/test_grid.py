@@ -57,6 +57,13 @@ def test_a_second_run_does_nothing(repo, done):
     (dict(data={"SEED": {"twin": {"subjects": 0}}}), "subjects"),
     (dict(data={"SEED": {"twin": {"subjects": 1}, "feature": "de_LSD"}}), "de_LSD"),
     (dict(data={"SEED": {"root": "no/such/folder"}}), "no/such/folder"),
+    (dict(data={"SEED": {"root": " "}}), "empty name"),
+    (dict(data={"SEED": {"twin": {"subjects": 99}}}), "at most 15"),
+    (dict(data={"SEED": {"twin": {"seconds_per_trial": 6}, "window_s": 7}}), "within a trial"),
+    (dict(data={"BIDS": {"twin": {}}}), "no twin of BIDS"),
+    (dict(models={"svm": {"seed": 3}}), "seed"),
+    (dict(name=".."), "name"),
+    (dict(seed=True), "seed"),
 ])
 def test_wrong_parameters_are_refused_before_anything_runs(repo, tmp_path, change, said):
     code, out = snakemake(repo, tmp_path, TINY | change)
@@ -138,6 +145,18 @@ def test_a_damaged_result_is_named_by_the_table(repo, done, tmp_path):
     run = subprocess.run([BIN/"emo", "tables", tmp_path/"results", "--out", tmp_path/"out"], capture_output=True, text=True)
     assert run.returncode == 1 and victim.name in run.stderr and "Traceback" not in run.stderr
     assert not (tmp_path/"out").exists()
+
+def test_a_damaged_result_does_not_cost_the_last_good_table(repo, done, tmp_path):
+    import shutil
+    shutil.copytree(done, tmp_path/"copy", ignore=shutil.ignore_patterns(".snakemake"))
+    folder = tmp_path/"copy"
+    good = (folder/"reports/tiny/table2.md").read_text()
+    victim = folder/"runs/tiny/results/SEED__svm__seed0.json"
+    victim.write_text(victim.read_text()[:200])
+    code, out = snakemake(repo, folder)
+    assert code == 1 and victim.name in out and (folder/"reports/tiny/table2.md").read_text() == good, out[-2000:]
+    victim.unlink()
+    assert snakemake(repo, folder)[0] == 0 and "SYNTHETIC" in (folder/"reports/tiny/table2.md").read_text()
 
 def test_the_paper_configuration_plans_every_cell(repo, tmp_path):
     code, out = snakemake(repo, tmp_path, yaml.safe_load((repo/"workflow/config/paper.yaml").read_text()), "-n")
