@@ -111,6 +111,49 @@ def test_bad_input_is_refused_in_fit(name, change):
 
 
 @every_model
+@pytest.mark.parametrize("change, words", [
+    (lambda X, y: (X, 0*y + 1), "at least 2 classes, found only class 1"),
+    (lambda X, y: (X.astype(str), y), "real numbers"),
+    (lambda X, y: (X + 0j, y), "real numbers"),
+    (lambda X, y: (X.astype(object), y), "real numbers"),
+    (lambda X, y: (X[..., :0], y), "at least one band"),
+    (lambda X, y: (X[:0], y[:0]), "at least 2 windows"),
+], ids=["one class", "text", "complex", "objects", "0 bands", "0 windows"])
+def test_every_model_refuses_in_the_same_words(name, change, words):
+    with pytest.raises(ValueError, match=words): make(name).fit(*broken(change))
+
+
+@every_model
+@pytest.mark.parametrize("channels, words", [(("FP1", "cz", "A1"), "unknown 'cz', 'A1'"), (("FP1", "CZ", "CZ"), "twice 'CZ'"), ((), "found none")])
+def test_channel_names_are_those_of_the_montage_each_once(name, channels, words):
+    X, y = toy(len(channels))
+    model = make_model(name, 3, channels, device="cpu", **TINY.get(name, {}))
+    with pytest.raises(ValueError, match=words): model.check_params()
+    with pytest.raises(ValueError, match=words): model.fit(X, y)
+
+
+@every_model
+def test_bad_validation_windows_are_refused(name):
+    X, y = toy()
+    for val in ((X[:, :61], y), (X, y + 1), (X, y[:-1]), (X[..., :4], y), (X * np.nan, y), (X[:0], y[:0]), (X, y, np.ones(61, bool)), X):
+        with pytest.raises(ValueError): make(name).fit(X, y, val=val)
+
+
+@every_model
+def test_no_windows_no_answers(name):
+    X, y = toy()
+    model = make(name).fit(X, y)
+    assert model.predict(X[:0]).shape == (0,) and model.predict(X[:0]).dtype == model.predict(X).dtype
+    assert model.predict_proba(X[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ["msmae", "dgcnn"])
+def test_a_loss_that_explodes_is_a_value_error(name):
+    X, y = toy()
+    with pytest.raises(ValueError, match="the loss is .* lower lr"): make(name, lr=1e30, optimizer="sgd", epochs=8).fit(X, y)
+
+
+@every_model
 def test_bad_input_is_refused_in_predict(name):
     X, y = toy()
     model = make(name).fit(X, y)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['as_rows', 'standardise', 'distances', 'LinearSVM', 'fit_scaler']
 
-# %% ../../nbs/32_svm.ipynb #a401b50a
+# %% ../../nbs/32_svm.ipynb #7a06b476
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils.validation import check_is_fitted
 from ..montage import CHANNELS
-from ..training import HyperParameters, check_features, check_labels, number, whole
+from ..training import HyperParameters, check_features, check_labels, check_val, number, whole
 
 # %% ../../nbs/32_svm.ipynb #34e3fe2b
 def as_rows(X, valid):
@@ -33,7 +33,7 @@ def distances(machine, rows, n_classes):
     out[:, machine.classes_] = d
     return out
 
-# %% ../../nbs/32_svm.ipynb #e6617a34
+# %% ../../nbs/32_svm.ipynb #655b0b9d
 class LinearSVM(ClassifierMixin, HyperParameters):
     """Linear SVM on standardised features, one class against the rest (scikit-learn's LinearSVC).
 
@@ -46,28 +46,30 @@ class LinearSVM(ClassifierMixin, HyperParameters):
     def __init__(self, n_classes, channels=CHANNELS, *, C=1.0, seed=0, device="auto"): self._set(locals())
 
     def fit(self, X, y, *, valid=None, val=None):
-        """X (window, channel, band), y int (window,), valid bool (window, channel) or (channel,); val is not used. Returns self."""
-        rows, y = _checked(self.check_params(), X, y, valid)
+        """X (window, channel, band), y int (window,), valid bool (window, channel) or (channel,); val is checked, but not used. Returns self."""
+        rows, y = _checked(self.check_params(), X, y, valid, val)
         self.classes_, self.n_bands_, self.scaler_ = np.arange(self.n_classes), np.shape(X)[2], fit_scaler(rows)
         self.svm_ = LinearSVC(C=self.C, dual=False).fit(standardise(self.scaler_, rows), y)
         return self
 
     def predict_proba(self, X, *, valid=None):
-        """Uncalibrated probabilities (window, n_classes): softmax of the distances; rows sum to 1. Errors: ValueError; NotFittedError before fit."""
+        """Uncalibrated probabilities (window, n_classes): softmax of the distances; rows sum to 1; no windows, no rows. Errors: ValueError; NotFittedError before fit."""
         check_is_fitted(self, "svm_")
         X, valid = check_features(X, valid, len(self.channels), self.n_bands_)
+        if not len(X): return np.empty((0, self.n_classes))
         return softmax(distances(self.svm_, standardise(self.scaler_, as_rows(X, valid)), self.n_classes), axis=1)
 
     def predict(self, X, *, valid=None):
         """Class indices (window,)."""
         return self.predict_proba(X, valid=valid).argmax(1)
 
-# %% ../../nbs/32_svm.ipynb #5d5c68fd
-def _checked(model, X, y, valid):
-    "(rows with NaN holes, y) of a training set after all checks."
+# %% ../../nbs/32_svm.ipynb #3b6f065b
+def _checked(model, X, y, valid, val=None):
+    "(rows with NaN holes, y) of a training set after all checks, those of `val` too."
     X, valid = check_features(X, valid, len(model.channels))
-    y = check_labels(y, len(X), model.n_classes)
-    if len(np.unique(y)) < 2: raise ValueError(f"expected windows of at least two classes, found only class {', '.join(map(str, np.unique(y)))}")
+    if len(X) < 2: raise ValueError(f"expected at least 2 windows to train on, found {len(X)}")
+    y = check_labels(y, len(X), model.n_classes, least=2)
+    check_val(val, len(model.channels), X.shape[2], model.n_classes)
     return as_rows(X, valid), y
 
 def fit_scaler(rows):
