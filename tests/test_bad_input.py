@@ -243,6 +243,21 @@ def test_bands_or_windows_cannot_be_told(tmp_path):
     assert np.allclose(fs.eeg[:5], raw.transpose(2, 0, 1))               # (channel, band, window)
 
 
+@pytest.mark.parametrize("folder", ["Preprocessed_EEG", "ExtractedFeatures"])
+def test_a_header_and_nothing_else(seed, folder):
+    path = seed/folder/f"{STEMS[2]}.mat"
+    path.write_bytes(path.read_bytes()[:128])
+    p = only("SEED", seed)
+    assert p.path == str(path) and "no variables" in p.found and "again" in p.fix
+
+
+def test_one_recording_under_the_names_of_two_sessions(seed):
+    for folder in ("Preprocessed_EEG", "ExtractedFeatures"): shutil.copy(seed/folder/f"{STEMS[1]}.mat", seed/folder/f"{STEMS[3]}.mat")
+    ps = verify("SEED", seed)[1]
+    assert {p.path for p in ps} == {str(seed/f/f"{STEMS[3]}.mat") for f in ("Preprocessed_EEG", "ExtractedFeatures")} and len(ps) == 2
+    assert all(p.found.startswith("same content as ") and f"{STEMS[1]}.mat" in p.found for p in ps)
+
+
 # ---- label files
 
 @pytest.mark.parametrize("label, found", [
@@ -289,7 +304,7 @@ def test_the_rest_opens_when_asked(seed):
 def test_wrong_folder(name, tmp_path, seed, iv):
     assert "no such folder" in only(name, tmp_path/"nowhere").found
     (tmp_path/"empty").mkdir(), (tmp_path/"a file").touch()
-    assert "no folder" in only(name, tmp_path/"empty").found
+    assert only(name, tmp_path/"empty").found == "no folder"
     assert "a file" in only(name, tmp_path/"a file").found
     other, right = (iv, seed) if name == "SEED" else (seed, iv)
     assert "looks like" in only(name, other).fix
@@ -368,6 +383,25 @@ def test_provenance(seed, tmp_path):
     assert open_dataset("SEED", seed).provenance == "real"
     (seed/"TWIN.json").write_text("{}")
     assert open_dataset("SEED", seed).features("de_LDS").attrs["provenance"] == "synthetic"
+
+
+def test_a_twin_whose_writing_was_interrupted(seed, tmp_path):
+    mark = seed/"TWIN.json"
+    for text, found in (('{"complete": false}', "one whose writing was interrupted"), ("{", "no readable JSON object")):
+        mark.write_text(text)
+        p = only("SEED", seed)
+        assert p.path == str(mark) and "whole twin" in p.expected and p.found == found and "emo twin" in p.fix
+        assert [q.path for q in verify("SEED", seed)[1]] == [str(mark)]
+    mark.write_text('{"complete": true}')
+    assert verify("SEED", seed)[1] == []
+    (tmp_path/"begun").mkdir(), (tmp_path/"begun"/"TWIN.json").write_text('{"complete": false}')
+    assert ["interrupted" in p.found for p in faults("SEED", tmp_path/"begun")] == [True, False]           # and no folder of SEED yet
+
+
+def test_numbers_as_text_are_numbers(seed):
+    ds = open_dataset("SEED", seed)
+    assert ds.features("de_LDS", subjects=["2"], sessions=["3"]).equals(ds.features("de_LDS", subjects=2, sessions=3))
+    with pytest.raises(ValueError, match="subject 7; there are: 2"): ds.features("de_LDS", subjects=["7"])
 
 
 def test_compressed_files_and_a_fingerprint_that_knows_them(seed):

@@ -6,13 +6,13 @@
 __all__ = ['AGAIN', 'V73', 'NUMBER_BYTES', 'WHOLE', 'SIGNAL_KEY', 'FEATURE_KEY', 'FOLDERS', 'BY_FOLDER', 'DISPUTED', 'MatFault',
            'mat_variable', 'mat_variables', 'MatFile', 'inspect', 'trial_keys', 'some', 'number_faults', 'shape_text',
            'signal_faults', 'band_axis', 'feature_faults', 'sessions_by_date', 'find_folders', 'wrong_folder',
-           'list_files', 'place_files', 'twice', 'missing_sessions', 'label_problem', 'windows_of', 'seconds_of',
-           'length_faults', 'content_faults', 'lacking_features', 'list_all', 'scan', 'SeedIndex', 'summarise',
-           'load_arrays', 'finite_problem', 'not_finite', 'read_arrays', 'read_features', 'read_trials',
-           'data_problems', 'SeedReader', 'select', 'load_features']
+           'twin_records', 'unfinished_twin', 'list_files', 'place_files', 'twice', 'missing_sessions', 'label_problem',
+           'windows_of', 'seconds_of', 'length_faults', 'content_faults', 'lacking_features', 'list_all', 'scan',
+           'SeedIndex', 'summarise', 'load_arrays', 'finite_problem', 'not_finite', 'read_arrays', 'read_features',
+           'read_trials', 'data_problems', 'copies', 'SeedReader', 'select', 'load_features']
 
-# %% ../../nbs/02_readers.ipynb #98b27c69
-import math, os, re, struct, zlib
+# %% ../../nbs/02_readers.ipynb #ada1824e
+import filecmp, json, math, os, re, struct, zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,7 +176,7 @@ def sessions_by_date(subject, dates, spec):
     if all((subject, d) in released for d in dates): return {d: released[subject, d] for d in dates}
     return {} if len(dates) > spec.n_sessions else {d: s for s, d in enumerate(dates, 1)}
 
-# %% ../../nbs/02_readers.ipynb #b5446ae2
+# %% ../../nbs/02_readers.ipynb #fcfa1d46
 FOLDERS = {   # data set -> {folder: seconds of its windows, None for signals}
     "SEED": {"Preprocessed_EEG": None, "ExtractedFeatures": 1., "ExtractedFeatures_1s": 1., "ExtractedFeatures_4s": 4.},
     "SEED-IV": {"eeg_raw_data": None, "eeg_feature_smooth": 4.}}
@@ -196,7 +196,21 @@ def wrong_folder(root, name):
     if other := [n for n in FOLDERS if n != name and find_folders(root, n)]: fix = f"this looks like {other[0]}: open it under that name"
     elif root.name in FOLDERS[name] or root.parent.name in FOLDERS[name]: fix = f"give the folder above as root: {root.parent if root.name in FOLDERS[name] else root.parent.parent}"
     elif near := [p for p in below if find_folders(p, name)]: fix = f"did you mean {near[0]}?"
-    return Problem(str(root), f"folders of {name} ({', '.join(FOLDERS[name])})", f"only {some(p.name for p in below) if below else 'no folder'}", fix)
+    return Problem(str(root), f"folders of {name} ({', '.join(FOLDERS[name])})", f"only {some(p.name for p in below)}" if below else "no folder", fix)
+
+# %% ../../nbs/02_readers.ipynb #b08a766a
+def twin_records(root):
+    "The TWIN.json files that belong to `root`: in it, or above it when it is the folder SEED_EEG."
+    marks = [root/"TWIN.json"] + ([root.parent/"TWIN.json"] if root.name == "SEED_EEG" else [])
+    return [m for m in marks if m.exists()]
+
+def unfinished_twin(root):
+    "The Problems of twins in `root` whose record is not readable or says that they were not written to the end."
+    for path in twin_records(root):
+        try: record = json.loads(path.read_bytes())
+        except (OSError, ValueError): record = None
+        if not isinstance(record, dict): yield Problem(str(path), "the record of a whole twin", "no readable JSON object", "run `emo twin` again")
+        elif record.get("complete") is False: yield Problem(str(path), "a whole twin", "one whose writing was interrupted", "run `emo twin` again")
 
 # %% ../../nbs/02_readers.ipynb #785558df
 def list_files(folder, window_s, session=None, ignore=("label.mat",)):
@@ -296,10 +310,11 @@ def length_faults(features, signals, sfreq):
         yield f"about {seconds[t]//features.window_s:.0f} windows of {features.window_s:g} s in trial {t} ({seconds[t]:.0f} s in {signals.path})", \
             f"{sets[first][t]} ({len(off)} trials differ)", "the two files are not of the same recording or release: " + AGAIN
 
-# %% ../../nbs/02_readers.ipynb #bc251d36
+# %% ../../nbs/02_readers.ipynb #c95aa894
 def content_faults(file, spec):
     "Faults (expected, found, fix) of what a MatFile holds, from its variables' shapes."
     n, t = len(spec.channels), spec.n_trials(file.session)
+    if not file.shapes: return [(f"{t} trials", "a file that holds no variables with numbers", AGAIN)]
     if file.window_s is None: return list(signal_faults(file.shapes, n, t))
     return list(feature_faults(file.shapes, n, t, len(spec.bands), file.path.parent.name in DISPUTED))
 
@@ -332,11 +347,13 @@ def list_all(root, spec):
         if spec.name not in BY_FOLDER and (p := label_problem(folder, spec)): problems.append(p)
     return files, problems, absent
 
-# %% ../../nbs/02_readers.ipynb #83e2a343
+# %% ../../nbs/02_readers.ipynb #4dc815a1
 def scan(root, spec):
     "Look at every file of a download without reading data: ({(window_s, subject, session): whole MatFile}, all MatFiles, [Problem])."
     files, problems, absent = list_all(root, spec)
-    if not find_folders(root, spec.name): return {}, [], [wrong_folder(root, spec.name)]
+    unfinished = list(unfinished_twin(root))
+    if not find_folders(root, spec.name): return {}, [], unfinished + [wrong_folder(root, spec.name)]
+    problems = unfinished + problems
     if spec.name not in BY_FOLDER:
         files, more = place_files(files, spec)
         problems += more
@@ -354,14 +371,13 @@ def scan(root, spec):
     problems += [Problem(str(f.path), *fault) for f in files for fault in f.faults]
     return {k: f for k, f in sorted(whole.items(), key=lambda kf: kf[0][1:]) if not f.faults}, files, problems
 
-# %% ../../nbs/02_readers.ipynb #0ed71286
+# %% ../../nbs/02_readers.ipynb #ffdf77b1
 class SeedIndex:
     "What stands in a download of SEED or SEED-IV: `root`, `spec`, `provenance`, `subjects`, `sessions`, `summary`; made from headers only."
     def __init__(self, root, spec="SEED"):
         self.root, self.spec = Path(root), SPECS[spec] if isinstance(spec, str) else spec
         self._files, self._all, self._problems = scan(self.root, self.spec)
-        marks = [self.root/"TWIN.json"] + ([self.root.parent/"TWIN.json"] if self.root.name == "SEED_EEG" else [])
-        self._synthetic = any(m.exists() for m in marks) or any(f.synthetic for f in self._all)
+        self._synthetic = bool(twin_records(self.root)) or any(f.synthetic for f in self._all)
     @property
     def provenance(self):
         '"synthetic" when TWIN.json stands in the root or the header of a file says SYNTHETIC, else "real".'
@@ -463,7 +479,18 @@ def data_problems(file):
             break                                   # the file must come again anyway
     if odd: yield finite_problem(file, odd)
 
-# %% ../../nbs/02_readers.ipynb #8e7bf277
+# %% ../../nbs/02_readers.ipynb #98014a14
+def copies(files):
+    "Problems of MatFiles of one subject and one kind that have, byte for byte, the content of an earlier session's."
+    earlier = {}
+    for f in files:
+        same = earlier.setdefault((f.window_s, f.subject), [])
+        try: first = next((e for e in same if filecmp.cmp(e.path, f.path, shallow=False)), None)
+        except OSError: continue                    # told by data_problems
+        if first: yield Problem(str(f.path), f"another recording in every session of subject {f.subject}", f"same content as {first.path}", AGAIN)
+        same.append(f)
+
+# %% ../../nbs/02_readers.ipynb #557c7a33
 class SeedReader(SeedIndex):
     """Reads SEED (both generations) and SEED-IV in their official layouts.
 
@@ -474,16 +501,17 @@ class SeedReader(SeedIndex):
     def __repr__(self):
         return f"{self.spec.name} ({self.provenance}): subjects {some(self.subjects, 20)}; features {some(self.available_features()) or 'none'}; {len(self._problems)} problems"
     def problems(self, deep=False):
-        "All faults as a list of Problem. `deep` also reads every whole file and looks for damaged data, NaN and infinities."
-        files = tqdm(self._files.values(), "reading", unit="file", disable=None, leave=False) if deep else []
-        return self._problems + [p for f in files for p in data_problems(f)]
+        "All faults as a list of Problem. `deep` also reads every whole file and looks for damaged data, NaN, infinities, and copies under another session's name."
+        if not deep: return self._problems + []
+        files = tqdm(self._files.values(), "reading", unit="file", disable=None, leave=False)
+        return self._problems + [p for f in files for p in data_problems(f)] + list(copies(self._files.values()))
     def summary(self):
         "DataFrame, one row per subject and session: file, trials, seconds, windows, trials per class."
         return summarise(self)
     def features(self, name, window_s=None, subjects=None, sessions=None):
         """Released features as one feature set, sorted by subject, session, trial, time.
 
-        name : as in `available_features`;  window_s : seconds (default: the spec's);  subjects, sessions : numbers, or None for all
+        name : as in `available_features`;  window_s : seconds (default: the spec's);  subjects, sessions : numbers (3 or "3"), or None for all
         Errors: ValueError when something is asked for that is not there; LayoutError when the data are damaged, NaN or infinite.
         """
         return load_features(self, name, self.spec.window_s if window_s is None else float(window_s), subjects, sessions)
@@ -491,7 +519,7 @@ class SeedReader(SeedIndex):
         "A lazy iterator of Trial (signals in microvolts), one trial in memory at a time. Errors as in `features`."
         return read_trials(select(self, None, subjects, sessions), self.spec)
 
-# %% ../../nbs/02_readers.ipynb #f271111d
+# %% ../../nbs/02_readers.ipynb #4033dd41
 def select(index, window_s, subjects=None, sessions=None):
     "MatFiles of a SeedIndex with features of `window_s` seconds (None: signals), of some subjects and sessions. ValueError, saying what is there, when nothing is."
     files = [f for (w, *_), f in index._files.items() if w == window_s]
@@ -501,7 +529,8 @@ def select(index, window_s, subjects=None, sessions=None):
         raise ValueError(f"{index.root} holds no {what}; there are: {some(there) or 'none'}")
     for kind, asked in (("subject", subjects), ("session", sessions)):
         if asked is None: continue
-        asked, there = np.atleast_1d(asked).tolist(), sorted({getattr(f, kind) for f in files})
+        asked = [int(a) if isinstance(a, str) and a.isdecimal() else a for a in np.atleast_1d(asked).tolist()]
+        there = sorted({getattr(f, kind) for f in files})
         if gone := [a for a in asked if a not in there]:
             hint = f" ({len(index._problems)} problems were found: see problems())" if index._problems else ""
             raise ValueError(f"{index.root} holds no {what} of {kind} {some(gone)}; there are: {some(there, 20)}{hint}")
