@@ -44,6 +44,8 @@ def test_whole_folder(root):
 
 def test_wrong_folders(tmp_path, root):
     refused(tmp_path/"nowhere", "no such folder")
+    (tmp_path/"a file").touch()
+    assert [p.found for p in refused(tmp_path/"a file", "a BIDS folder")] == ["a file"]
     (tmp_path/"seed").mkdir(); (tmp_path/"seed"/"1_20131027.mat").write_bytes(b"")
     refused(tmp_path/"seed", "1_20131027.mat", "dataset_description.json")
     refused(tmp_path, "sub-*")

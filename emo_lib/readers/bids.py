@@ -99,7 +99,7 @@ class Recording:
         found = self.bids_path().find_matching_sidecar(suffix=suffix, extension=extension, on_error="ignore")
         return None if found is None else Path(found)
 
-# %% ../../nbs/03_bids.ipynb #85a0fcc2
+# %% ../../nbs/03_bids.ipynb #0de5d891
 def find_recordings(root, task=None):
     """All EEG recordings under `root`, in natural order of subject, session, task, run: list of Recording.
 
@@ -108,7 +108,7 @@ def find_recordings(root, task=None):
     """
     import mne_bids
     root = Path(root)
-    if not root.is_dir(): raise LayoutError([Problem(str(root), "a BIDS folder", "no such folder", "check the path")])
+    if not root.is_dir(): raise LayoutError([Problem(str(root), "a BIDS folder", "a file" if root.exists() else "no such folder", "check the path")])
     paths = mne_bids.find_matching_paths(root, datatypes="eeg", suffixes="eeg", extensions=list(FORMATS), ignore_nosub=True)
     found = [Recording(Path(p.fpath), p.subject, p.session or "", p.task or "", p.run or "") for p in paths]
     wanted = sorted((r for r in found if task in (None, r.task)), key=lambda r: r.key)
