@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PAPER_SOURCE', 'PAPER_TABLE_II', 'TITLES', 'REFERENCE', 'FIX', 'SCORES', 'STYLE', 'ResultFile', 'read_result',
            'ResultError', 'row_key', 'conflicts', 'load_results', 'fold_frame', 'row_labels', 'summarise', 'percent',
-           'p_text', 'paper_block', 'other_block', 'notes', 'Table', 'make_table', 'to_markdown', 'to_csv', 'to_html',
-           'write_table']
+           'p_text', 'paper_block', 'other_block', 'own_parameters', 'notes', 'Table', 'make_table', 'to_markdown',
+           'to_csv', 'to_html', 'write_table']
 
 # %% ../nbs/51_tables.ipynb #0d141177
 import html, json, re
@@ -31,7 +31,7 @@ PAPER_TABLE_II = {                       # model: {data set: (accuracy, standard
 TITLES = {"svm": "linear SVM", "vit": "ViT", "simplevit": "SimpleViT", "fbccnn": "FBCCNN", "stnet": "STNet", "dgcnn": "DGCNN", "msmae": "MSMAE"}
 REFERENCE = "msmae"                      # the model that the others are tested against
 
-# %% ../nbs/51_tables.ipynb #0424febe
+# %% ../nbs/51_tables.ipynb #94ff868a
 class _Spec(BaseModel):
     dataset: str
     model: str
@@ -44,9 +44,10 @@ class _Provenance(BaseModel):
     data: Literal["synthetic", "real"]
     dataset: str
     feature: str
-    window_s: float = Field(gt=0)
+    window_s: float = Field(gt=0, allow_inf_nan=False)
     fingerprint: str = Field(min_length=1)
     git: str
+    seconds: float = Field(0, ge=0, allow_inf_nan=False)
 
 class _Permutation(BaseModel):
     p: float = Field(gt=0, le=1)
@@ -60,7 +61,7 @@ class _Fold(BaseModel):
     f1_macro: float = Field(ge=0, le=1, allow_inf_nan=False)
     confusion: list[list[int]]
 
-# %% ../nbs/51_tables.ipynb #9ba2aa1c
+# %% ../nbs/51_tables.ipynb #cf17c381
 class ResultFile(BaseModel):
     """The parts of a cell's result that a table uses, checked. Errors: pydantic.ValidationError, also when the numbers contradict each other."""
     spec: _Spec
@@ -75,12 +76,16 @@ class ResultFile(BaseModel):
     @model_validator(mode="after")
     def _numbers_agree(self):
         k, per_subject = len(self.classes), {}
+        if len(set(self.classes)) < k: raise ValueError(f"classes are not distinct: {', '.join(self.classes)}")
         for i, f in enumerate(self.folds):
             if "subject" not in f.names: raise ValueError(f"fold {i} names no subject")
             per_subject.setdefault(str(f.names["subject"]), []).append(f.accuracy)
             if [len(row) for row in f.confusion] != [k] * k: raise ValueError(f"fold {i}: the confusion matrix is not {k} x {k}")
             total, right = sum(map(sum, f.confusion)), sum(f.confusion[c][c] for c in range(k))
             if total != f.n_test: raise ValueError(f"fold {i}: the confusion matrix counts {total} windows, n_test is {f.n_test}")
+            recall = [row[c]/sum(row) for c, row in enumerate(f.confusion) if sum(row)]
+            if abs(sum(recall)/len(recall) - f.balanced_accuracy) > 1e-6:
+                raise ValueError(f"fold {i}: balanced accuracy is {f.balanced_accuracy:.4f}, its confusion matrix says {sum(recall)/len(recall):.4f}")
             if abs(right / total - f.accuracy) > 1e-6: raise ValueError(f"fold {i}: accuracy is {f.accuracy:.4f}, its confusion matrix says {right / total:.4f}")
         mean = sum(sum(v) / len(v) for v in per_subject.values()) / len(per_subject)
         if abs(mean - self.mean) > 1e-6: raise ValueError(f"mean is {self.mean:.4f}, its folds say {mean:.4f}")
@@ -88,7 +93,7 @@ class ResultFile(BaseModel):
         if self.spec.dataset != self.provenance.dataset: raise ValueError(f"asked for {self.spec.dataset}, computed on {self.provenance.dataset}")
         return self
 
-# %% ../nbs/51_tables.ipynb #f4b94d61
+# %% ../nbs/51_tables.ipynb #76aecf64
 FIX = "delete this file and run snakemake again; it repeats this cell only"
 
 def read_result(path):
@@ -97,9 +102,12 @@ def read_result(path):
     except (OSError, UnicodeDecodeError) as e: return None, Problem(path, "a result file (JSON)", f"a file that cannot be read ({e})", FIX)
     if not text.strip(): return None, Problem(path, "a result file (JSON)", "an empty file", FIX)
     try: result = json.loads(text)
+    except RecursionError: return None, Problem(path, "a result file (JSON)", "JSON nested too deeply", FIX)
     except json.JSONDecodeError as e:
         what = "JSON that breaks off" if e.pos >= len(text.rstrip()) - 1 or "Unterminated" in e.msg else "broken JSON"
         return None, Problem(path, "a result file (JSON)", f"{what} at line {e.lineno} ({e.msg})", FIX)
+    if isinstance(result, list) or isinstance(result, dict) and result and not {"spec", "folds", "mean"} & set(result):
+        return None, Problem(path, "the result of a cell", "JSON of another kind", "if it belongs to another step, leave it and give the results alone (runs/NAME/results); if it should be one, delete it and run snakemake again")
     try: ResultFile.model_validate(result)
     except ValidationError as e:
         lines = [f"{'.'.join(map(str, x['loc'])) or 'numbers'}: {x['msg'].removeprefix('Value error, ')}" for x in e.errors()]
@@ -270,7 +278,14 @@ def other_block(g):
                           "p against chance (permuted trials)": p_text(r.permutation_p), "p against MSMAE": p_text(r.p, r.p_smallest, r.p_n, r.p_exact)}
                          for r in g.itertuples()])
 
-# %% ../nbs/51_tables.ipynb #47a149fe
+# %% ../nbs/51_tables.ipynb #614e84f1
+def own_parameters(spec):
+    """A sentence on the hyper-parameters that a cell's specification (dict) sets."""
+    said = ", ".join(f"{k} {v}" for k, v in spec["hyper"].items())
+    rest = "the rest as in the paper's Table I" if spec["model"] == REFERENCE else "the rest by default"
+    return f"{TITLES.get(spec['model'], spec['model'])} was run with {said}; {rest}"
+
+# %% ../nbs/51_tables.ipynb #0a24759f
 def notes(results, long):
     """[(data set, list of caveats)] and [provenance line per data set]."""
     caveats, lines = [], []
@@ -279,6 +294,7 @@ def notes(results, long):
         said = [c for x in of for c in x["caveats"]] + [f"{row.row}: {row.p_note}" for row in g.itertuples() if row.p_note]
         if r["data"] == "synthetic": said.insert(0, "SYNTHETIC data with a known truth; the numbers say nothing about emotions or about the paper's claims")
         elif dataset in PAPER_TABLE_II[REFERENCE] and r["n_subjects"] != 15: said.insert(0, f"{r['n_subjects']} subjects, the paper has 15")
+        said += [own_parameters(x["spec"]) for x in of if x["spec"].get("hyper")]
         if any(x["permutation"] for x in of) and g["permutation_p"].isna().any():
             said.append("the permutation test of a row made of several results (shards, seeds) is not shown: each tested its own part")
         if r["n_subjects"] == 1: said.append("one subject: no std and no test over subjects")

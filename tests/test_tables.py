@@ -235,3 +235,20 @@ def test_a_result_of_the_real_cell_passes():
 
 def test_tables_need_neither_torch_nor_mne():
     subprocess.run([sys.executable, "-c", "import sys, emo_lib.tables, emo_lib.protocols, emo_lib.metrics; assert not {'torch', 'mne'} & set(sys.modules)"], check=True)
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda r: r["folds"][0].update(balanced_accuracy=.999), "balanced accuracy"),
+    (lambda r: r.update(classes=["a", "a", "b"]), "not distinct"),
+    (lambda r: r["provenance"].update(seconds="abc"), "seconds"),
+])
+def test_numbers_that_contradict_each_other_are_refused(change, said, tmp_path):
+    r = result()
+    change(r)
+    write_json(tmp_path/"SEED_svm.json", r)
+    with pytest.raises(ResultError, match=said): load_results(tmp_path)
+
+
+def test_a_small_network_is_not_taken_for_the_papers():
+    text = to_markdown(make_table([result(model="msmae", hyper={"dim_channel": 32})]))
+    assert "MSMAE was run with dim_channel 32" in text
