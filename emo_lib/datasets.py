@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['DATASETS', 'make_reader', 'open_dataset', 'verify']
 
-# %% ../nbs/09_datasets.ipynb #73ede4d5
+# %% ../nbs/09_datasets.ipynb #ffb25b95
+import inspect
 from importlib import import_module
 from pathlib import Path
 import pandas as pd
 from .facts import SPECS, LayoutError, Problem
 
-# %% ../nbs/09_datasets.ipynb #bc84cfaf
+# %% ../nbs/09_datasets.ipynb #2333b724
 _READERS = {"SEED": "emo_lib.readers.seed:SeedReader", "SEED-IV": "emo_lib.readers.seed:SeedReader", "BIDS": "emo_lib.readers.bids:BidsReader"}
 DATASETS = {name: SPECS.get(name, reader) for name, reader in _READERS.items()}   # name -> DatasetSpec, or "module:Class" where the folder itself tells
 
@@ -19,20 +20,22 @@ def make_reader(name, root, **kw):
     """The reader of data set `name` on the folder `root` (a path, ~ allowed), without any check.
 
     kw : what the reader takes besides (BIDS: see readers.bids)
-    Errors: ValueError on an unknown name; LayoutError when a reader cannot even begin.
+    Errors: ValueError on an unknown name or an argument that the reader does not take; LayoutError when a reader cannot even begin.
     """
     if name not in _READERS: raise ValueError(f"unknown data set {name!r}; known are: {', '.join(_READERS)}")
     module, cls = _READERS[name].split(":")
-    spec = {"spec": SPECS[name]} if name in SPECS else {}
-    return getattr(import_module(module), cls)(Path(root).expanduser(), **spec, **kw)
+    reader, spec = getattr(import_module(module), cls), {"spec": SPECS[name]} if name in SPECS else {}
+    known = [k for k in inspect.signature(reader).parameters if k not in ("root", "spec")]
+    if unknown := [k for k in kw if k not in known]: raise ValueError(f"{name}: unknown argument {', '.join(unknown)}; known are: {', '.join(known) or 'none'}")
+    return reader(Path(root).expanduser(), **spec, **kw)
 
-# %% ../nbs/09_datasets.ipynb #76c6957f
+# %% ../nbs/09_datasets.ipynb #139c2cc3
 def open_dataset(name, root, strict=True, **kw):
     """The data set `name` in the folder `root`, ready for `features` and `trials`.
 
     strict : refuse a folder with any fault; with False, files with faults are left out and the rest is used
     kw     : passed to the reader
-    Errors: ValueError on an unknown name; LayoutError that lists every Problem found (always, when nothing whole is left).
+    Errors: ValueError on an unknown name or argument; LayoutError that lists every Problem found (always, when nothing whole is left).
     """
     ds = make_reader(name, root, **kw)
     problems = ds.problems()
@@ -43,7 +46,7 @@ def verify(name, root, deep=True, **kw):
     """What stands in a folder, and everything that is wrong with it: (DataFrame with a row per subject and session, list of Problem).
 
     deep : also read every file, for damaged data, NaN and infinities (a large download takes minutes)
-    Errors: ValueError on an unknown name. Faults are returned, not raised.
+    Errors: ValueError on an unknown name or argument. Faults are returned, not raised.
     """
     try: ds = make_reader(name, root, **kw)
     except LayoutError as e: return pd.DataFrame(), e.problems

@@ -1,12 +1,12 @@
 """What every other part may rely on: the data contract of `open_dataset`, on a twin of each data set and on a small BIDS folder."""
-import json, subprocess, sys
+import json, subprocess, sys, warnings
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from emo_lib.datasets import DATASETS, LayoutError, open_dataset, verify
 from emo_lib.facts import META, SPECS
-from emo_lib.featuresets import open_features, save_features
+from emo_lib.featuresets import extract, load_features, open_features, save_features, write_features
 from emo_lib.readers.bids import write_recording
 from emo_lib.twin import write_twin
 
@@ -141,3 +141,36 @@ def test_reading_a_session_does_not_read_the_others(official, monkeypatch):
     monkeypatch.setattr(scipy.io, "loadmat", lambda path, *a, **k: opened.append(str(getattr(path, "name", path))) or loadmat(path, *a, **k))
     next(official.trials())
     assert len(set(opened)) == 1, opened
+
+def test_an_unknown_argument_is_named_with_the_known_ones(roots):
+    with pytest.raises(ValueError, match="SEED: unknown argument nonsense; known are: none"): open_dataset("SEED", roots/"SEED", nonsense=1)
+    with pytest.raises(ValueError, match="BIDS: unknown argument nonsense; known are: trial_types, tmin, duration"): verify("BIDS", roots/"BIDS", nonsense=1)
+
+def first_session(root): return sorted((root/"eeg_raw_data"/"1").glob("*.mat"))
+
+@pytest.fixture
+def own(tmp_path):
+    "A twin of SEED-IV that a test may damage."
+    write_twin("SEED-IV", tmp_path/"IV", subjects=2, seed=0, seconds_per_trial=12)
+    return tmp_path/"IV"
+
+def test_sessions_without_signals_are_left_out_with_a_warning(own, tmp_path):
+    first_session(own)[0].unlink()
+    ds = open_dataset("SEED-IV", own, strict=False)
+    with pytest.warns(UserWarning, match="no signals, so left out: subject . session 1$"): write_features(ds, tmp_path/"out", progress=False)
+    fs = load_features(tmp_path/"out")
+    assert len(set(zip(fs.subject.values, fs.session.values))) == 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_features(ds, tmp_path/"released", source="released", progress=False)                            # the released features are all there
+    for path in (own/"eeg_raw_data").glob("*/*.mat"): path.unlink()
+    with pytest.raises(ValueError, match="holds no signals"): extract(open_dataset("SEED-IV", own, strict=False))
+
+def test_nan_in_a_file_points_to_verify_for_all(own, tmp_path):
+    import scipy.io
+    for path in first_session(own):
+        data = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
+        key = min(k for k in data if k.endswith("eeg1")); data[key] = data[key].astype("f8"); data[key][3, 7] = np.nan
+        scipy.io.savemat(path, data)
+    with pytest.raises(LayoutError, match="NaN.*`emo verify` names those of all files"): write_features(open_dataset("SEED-IV", own), tmp_path/"out", progress=False)
+    assert sum("NaN" in str(p) for p in verify("SEED-IV", own)[1]) == 2

@@ -209,6 +209,44 @@ def test_manifest_says_what_was_done(tmp_path):
     assert made["parameters"]["bands"]["gamma"] == [31, 49] and made["parameters"]["source"] == "preprocessed" and len(made["files"]) == 4
     assert {"file", "subject", "session", "windows", "fingerprint", "skipped_trials"} == set(made["files"][0])
 
+@pytest.mark.parametrize("window_s", [0, -1, np.inf, -np.inf, np.nan])
+def test_impossible_windows_are_refused_before_any_work(window_s, tmp_path):
+    with pytest.raises(ValueError, match="window_s: expected finite seconds > 0"): write_features(Toy(), tmp_path, window_s=window_s, progress=False)
+    with pytest.raises(ValueError, match="window_s"): Recipe(window_s=window_s)
+    assert os.listdir(tmp_path) == []
+
+@pytest.mark.parametrize("window_s", [6, 1e9, 1e308])
+def test_a_window_longer_than_every_trial(window_s):
+    with pytest.raises(ValueError, match="subject A, session 1, trial 1: expected at least one window .* found 5.00 s"): next(extract(Toy(), window_s=window_s))
+    with pytest.raises(ValueError, match="3 shorter ones and no other"): next(extract(Toy(), window_s=window_s, short="skip"))
+
+@pytest.mark.parametrize("content", ["[1]", "null", "", "{", "[" * 100_000, '{"a": 1}', '{"files": {}}', '{"files": [{}]}', '{"files": [1]}', '{"files": [{"subject": [1]}]}',
+    '{"files": [{"subject": 1, "session": 1, "file": "a.nc"}]}', '{"files": [{"subject": 1, "session": 1, "fingerprint": "0"}]}',
+    '{"files": [{"subject": 1, "session": 1, "file": "../a.nc", "fingerprint": "0"}]}', '{"files": []}'])
+def test_a_damaged_manifest_is_named_with_what_to_do(content, tmp_path):
+    (tmp_path/"features.json").write_text(content)
+    with pytest.raises(ValueError, match=r"features\.json: (?s:.*)delete features\.json and run `snakemake` \(or `emo features`\) again"): load_features(tmp_path)
+
+def test_all_damaged_files_are_told_at_once_and_the_advice_mends_them(tmp_path):
+    write_features(Toy(), tmp_path, progress=False)
+    whole = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.glob("*.nc")}
+    (tmp_path/"sub-A_ses-1.nc").write_bytes(b"half")
+    (tmp_path/"sub-A_ses-2.nc").write_bytes(whole["sub-B_ses-2.nc"][0])
+    (tmp_path/"sub-B_ses-1.nc").unlink()
+    with pytest.raises(ValueError) as e: load_features(tmp_path)
+    text = str(e.value)
+    assert text.startswith("3 files") and all(f"sub-{s}.nc: " in text for s in ("A_ses-1", "A_ses-2", "B_ses-1")) and "B_ses-2" not in text and text.count("delete features.json") == 1
+    (tmp_path/"features.json").unlink()
+    write_features(Toy(), tmp_path, progress=False)
+    assert {p.name: p.read_bytes() for p in tmp_path.glob("*.nc")} == {n: b for n, (b, _) in whole.items()}
+    assert (tmp_path/"sub-B_ses-2.nc").stat().st_mtime_ns == whole["sub-B_ses-2.nc"][1] and load_features(tmp_path).sizes["window"] == 4*15
+
+@pytest.mark.parametrize("content", [b"", b"not netCDF", b"CDF"])
+def test_a_damaged_neighbour_does_not_stop_a_run(content, tmp_path):
+    (tmp_path/"sub-B_ses-1.nc").write_bytes(content)
+    write_features(Toy(), tmp_path, subjects=["A"], progress=False)
+    assert set(load_features(tmp_path).subject.values) == {"A"}
+
 def test_features_need_neither_torch_nor_mne():
     code = "import sys, emo_lib.featuresets; sys.exit(any(m in sys.modules for m in ('torch', 'mne')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
