@@ -123,13 +123,13 @@ def psd(x, sfreq, bands=BANDS, window_s=1.0, method="psd", n_fft=256):
     out = power(win.reshape(-1, *win.shape[-2:]), sfreq, bands, n_fft)
     return out.reshape(*win.shape[:-1], out.shape[-1])
 
-# %% ../nbs/11_features.ipynb #880ad853
+# %% ../nbs/11_features.ipynb #d662c09d
 def differential_entropy(x, sfreq, bands=BANDS, window_s=1.0, method="variance", *, taper=None, n_fft=256, floor=1e-12):
     """Differential entropy: x (..., channel, time) microvolts -> (..., channel, window, band); float32 stays float32.
 
     bands, sfreq : Hz, half-open bands (see `band_bins`);  window_s : seconds, windows side by side
     method : "variance"  1/2 ln(2 pi e sigma^2) of the ideally band-passed window, in nats (closed form);  taper : None or "hann"
-             "psd"       log2(100 PSD) on a Hann FFT of `n_fft` points, the released features' scale (about 10 to 28)
+             "psd"       log2(100 PSD) on a Hann FFT of `n_fft` points, the scale of the released features, whose values lie at about 10 to 28
              "seed_vii"  the same with the index rules of the ResAttentioNet paper's annex (its gamma: `BANDS_SEED_VII`)
     floor : smallest variance or power in microvolts squared, so that a dead channel is finite
     Errors: ValueError for non-finite values, less than one window, a band without coefficients, an unknown method.
