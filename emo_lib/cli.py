@@ -116,13 +116,14 @@ def cell(hyper, options, **given):
     result = run_cell(given | {"hyper": json_option("--hyper", hyper), "options": json_option("--options", options)})
     click.echo(f"{result.provenance['data'].upper()}: {100*result.mean:.2f} % over {result.n_subjects} subject(s) -> {given['out']}")
 
-# %% ../nbs/60_cli.ipynb #a44b6645
+# %% ../nbs/60_cli.ipynb #110a4031
 def refuse_other_features(out, dataset, feature):
     """ValueError if the folder `out` holds features of another data set or of another name."""
     manifest = out/"features.json"
     if not manifest.exists(): return
     try: there = json.loads(manifest.read_text(encoding="utf8"))["parameters"]
     except (ValueError, KeyError, TypeError): return                     # damaged: it is written anew
+    if not isinstance(there, dict): return
     found = (there.get("dataset", dataset), there.get("feature", feature))
     if found != (dataset, feature): raise ValueError(f"{out}: expected {feature} of {dataset}, found {found[1]} of {found[0]}; give another --out, or --overwrite")
 
