@@ -186,6 +186,14 @@ def test_own_data_take_the_demos_place(repo, done, tmp_path):
     gone = dry(tmp_path/"nothing")
     assert gone.returncode == 1 and "nothing" in gone.stderr and "Traceback" not in gone.stderr
 
+def test_a_changed_download_is_noticed(repo, done, tmp_path):
+    import shutil
+    shutil.copytree(done/"data/twins/tiny/SEED", tmp_path/"SEED")
+    config = TINY | dict(name="own", data={"SEED": {"root": str(tmp_path/"SEED"), "window_s": 1.0}})
+    assert snakemake(repo, tmp_path, config)[0] == 0 and "Nothing to be done" in snakemake(repo, tmp_path, config)[1]
+    os.utime(next((tmp_path/"SEED").rglob("1_*.mat")))
+    assert "features" in snakemake(repo, tmp_path, config, "-n")[1]
+
 def test_another_feature_set_does_not_slip_into_a_folder(done):
     run = subprocess.run([BIN/"emo", "features", "--dataset", "SEED", "--root", "data/twins/tiny/SEED", "--out", "runs/tiny/features/SEED", "--feature", "psd"], cwd=done, capture_output=True, text=True)
     assert run.returncode == 1 and "de_LDS" in run.stderr and "--overwrite" in run.stderr
