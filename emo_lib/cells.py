@@ -7,13 +7,13 @@ __all__ = ['HERE', 'Strict', 'CellSpec', 'explain', 'git_commit', 'provenance', 
            'fold_once', 'over_subjects', 'CellResult', 'test_against_chance', 'check_writable', 'run_cell',
            'finish_cell', 'shares_pretraining', 'pretraining_seed', 'pretrain_cell']
 
-# %% ../nbs/50_cells.ipynb #ddd93f8e
+# %% ../nbs/50_cells.ipynb #f96d2a1f
 import errno, importlib.metadata, json, os, platform, subprocess, time
 from pathlib import Path
 from typing import Any
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm import tqdm
 from .featuresets import load_features
 from .metrics import accuracy, balanced_accuracy, confusion, f1_macro, permutation_test

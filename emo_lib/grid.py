@@ -6,8 +6,7 @@
 __all__ = ['TwinSpec', 'DataSpec', 'data_faults', 'GridSpec', 'GridError', 'read_grid', 'changed_demo', 'shards', 'cells',
            'notebook_parameters', 'FeaturesJob', 'TableJob']
 
-# %% ../nbs/55_grid.ipynb #fbec95e4
-import json
+# %% ../nbs/55_grid.ipynb #2a9f3ded
 from pathlib import Path
 from typing import Any, Literal
 import yaml

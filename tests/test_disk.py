@@ -1,5 +1,5 @@
 """A full disk and a read-only folder: the file is named, nothing half-written is left. Real file systems where mounting is allowed, a limit on file size elsewhere."""
-import os, resource, signal, subprocess, sys
+import resource, signal, subprocess, sys
 from pathlib import Path
 import pytest
 

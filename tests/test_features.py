@@ -1,9 +1,9 @@
 """Edge cases of features, smoothing and feature sets that are no lesson; the lessons stand in notebooks 11, 12 and 15."""
-import json, os, resource, signal, subprocess, sys, textwrap
+import json, os, resource, signal, subprocess, sys
 import numpy as np
 import pytest
 from emo_lib.facts import SPECS, Trial, make_signal
-from emo_lib.features import BANDS, band_bins, band_variance, differential_entropy, psd
+from emo_lib.features import band_bins, band_variance, differential_entropy, psd
 from emo_lib.featuresets import Recipe, extract, finished, load_features, open_features, save_features, write_features
 from emo_lib.smoothing import lds, moving_average
 

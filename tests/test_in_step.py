@@ -2,8 +2,6 @@
 import filecmp, shutil, subprocess, sys
 from pathlib import Path
 
-IGNORE = shutil.ignore_patterns(".venv", ".git", "runs_*", ".snakemake", "data", "__pycache__", ".ipynb_checkpoints")
-
 def copy_of(repo, tmp_path):
     "What git tracks, in the state of the working tree, without touching the working tree."
     files = subprocess.run(["git", "ls-files", "-z"], cwd=repo, capture_output=True, text=True, check=True).stdout.split("\0")
@@ -25,7 +23,7 @@ def test_export_and_clean_change_nothing(repo, tmp_path):
     assert not new, f"exported modules that git does not know: {new}"
 
 def test_an_edit_of_the_module_alone_is_seen(repo, tmp_path):
-    files = copy_of(repo, tmp_path)
+    copy_of(repo, tmp_path)
     module = tmp_path/"emo_lib/store.py"
     module.write_text(module.read_text() + "\n# edited by hand\n")
     subprocess.run([sys.executable, Path(sys.executable).parent/"nbdev_export"], cwd=tmp_path, check=True, capture_output=True)
@@ -49,7 +47,7 @@ def test_every_public_name_has_a_docstring(repo):
 
 def test_imports_look_down_only(repo):
     "A notebook's module imports only modules of notebooks with a lower number."
-    import ast, json, re
+    import json, re
     number, imports = {}, {}
     for nb in sorted((repo/"nbs").glob("[0-9]*.ipynb")):
         cells = json.loads(nb.read_text())["cells"]

@@ -7,7 +7,7 @@ __all__ = ['FORMATS', 'write_recording', 'natural_key', 'Recording', 'find_recor
            'cut_events', 'check_cuts', 'eeg_channels', 'align_places', 'recording_places', 'check_recording',
            'BidsReader']
 
-# %% ../../nbs/03_bids.ipynb #5663c4eb
+# %% ../../nbs/03_bids.ipynb #af2f07c8
 import json, re, warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 from ..facts import BANDS5, DatasetSpec, LayoutError, Problem, Trial, make_signal
-from ..montage import assign_cells, canonical, positions
+from ..montage import assign_cells, positions
 
 # %% ../../nbs/03_bids.ipynb #5097059f
 _VHDR = """Brain Vision Data Exchange Header File Version 1.0
