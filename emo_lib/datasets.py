@@ -12,14 +12,15 @@ from pathlib import Path
 import pandas as pd
 from .facts import SPECS, LayoutError, Problem
 
-# %% ../nbs/09_datasets.ipynb #2333b724
-_READERS = {"SEED": "emo_lib.readers.seed:SeedReader", "SEED-IV": "emo_lib.readers.seed:SeedReader", "BIDS": "emo_lib.readers.bids:BidsReader"}
+# %% ../nbs/09_datasets.ipynb #3a1b9396
+_READERS = {"SEED": "emo_lib.readers.seed:SeedReader", "SEED-IV": "emo_lib.readers.seed:SeedReader", "SEED-V": "emo_lib.readers.seed_v:SeedVReader",
+            "SEED-VII": "emo_lib.readers.seed_vii:SeedViiReader", "FACED": "emo_lib.readers.faced:FacedReader", "BIDS": "emo_lib.readers.bids:BidsReader"}
 DATASETS = {name: SPECS.get(name, reader) for name, reader in _READERS.items()}   # name -> DatasetSpec, or "module:Class" where the folder itself tells
 
 def make_reader(name, root, **kw):
     """The reader of data set `name` on the folder `root` (a path, ~ allowed), without any check.
 
-    kw : what the reader takes besides (BIDS: see readers.bids)
+    kw : what the reader takes besides (for example columns= of SEED-V, unit= of FACED, trial_types= of BIDS)
     Errors: ValueError on an unknown name or an argument that the reader does not take; LayoutError when a reader cannot even begin.
     """
     if name not in _READERS: raise ValueError(f"unknown data set {name!r}; known are: {', '.join(_READERS)}")
