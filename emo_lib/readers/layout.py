@@ -112,10 +112,11 @@ def cut_together(eeg, eye):
     n = {t: min(len(x), len(eye[t])) for t, x in eeg.items()}
     return {t: x[:n[t]] for t, x in eeg.items()}, {t: eye[t][:n[t]] for t in eeg}, counts
 
-# %% ../../nbs/01_layout.ipynb #290156c7
+# %% ../../nbs/01_layout.ipynb #1129bf8c
 def not_finite(arrays):
     "{key: how many values are NaN or infinite as float32} of {key: array}, without the keys that have none."
-    return {k: n for k, x in arrays.items() if (n := int(np.size(x) - np.count_nonzero(np.abs(x) <= np.finfo("f4").max)))}
+    most = np.finfo("f4").max
+    return {k: int(np.size(x) - np.count_nonzero(np.abs(x) <= most)) for k, x in arrays.items() if np.size(x) and not (-most <= np.min(x) and np.max(x) <= most)}
 
 def finite_problem(path, odd):
     "The Problem of NaN or infinite values in the file `path`; `odd` is {where: how many}."
@@ -126,7 +127,7 @@ def finite(source, arrays, what):
     if odd := not_finite(arrays): raise LayoutError([finite_problem(source.path, {f"{what} {t}": n for t, n in odd.items()})])
     return arrays
 
-# %% ../../nbs/01_layout.ipynb #08c5b830
+# %% ../../nbs/01_layout.ipynb #0a378566
 class LayoutIndex:
     """What stands in a download: `root`, `spec`, `provenance`, `subjects`, `sessions`, `available_features`; made from headers only.
 
@@ -174,9 +175,9 @@ class LayoutIndex:
     def _common(self, w):
         "Names of features that all files with windows of `w` seconds hold."
         return set.intersection(*(set(s.content[session]) for (kind, v, _, session), s in self._at.items() if (kind, v) == ("features", w)))
-    def files(self, subject, session):
-        "Paths of the files that hold something of that session, sorted."
-        return sorted({s.path for (_, _, who, n), s in self._at.items() if (who, n) == (subject, session)})
+    def files(self, subject, session, kinds=tuple(WHAT)):
+        "Paths of the files of some kinds (names of WHAT) that hold something of that session, sorted."
+        return sorted({s.path for (kind, _, who, n), s in self._at.items() if (who, n) == (subject, session) and kind in kinds})
 
 # %% ../../nbs/01_layout.ipynb #a6edc23d
 def choose(index, kind, window_s=None, subjects=None, sessions=None):
