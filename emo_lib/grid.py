@@ -6,16 +6,17 @@
 __all__ = ['TwinSpec', 'DataSpec', 'data_faults', 'GridSpec', 'GridError', 'read_grid', 'changed_demo', 'shards', 'cells',
            'notebook_parameters', 'FeaturesJob', 'TableJob']
 
-# %% ../nbs/55_grid.ipynb #2a9f3ded
+# %% ../nbs/55_grid.ipynb #02e9b8c6
 from pathlib import Path
 from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
+from .brain import TwinSettings
 from .cells import CellSpec, Strict, explain
 from .datasets import DATASETS
 from .facts import SPECS
 from .featuresets import FEATURES
-from .twin import TWIN_FEATURES, TwinSettings
+from .twin_layouts import TWIN_FEATURES
 
 # %% ../nbs/55_grid.ipynb #69a1b51a
 class TwinSpec(Strict):
@@ -59,7 +60,7 @@ class DataSpec(Strict):
         if self.source == "preprocessed" and self.feature not in FEATURES: raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
         return self
 
-# %% ../nbs/55_grid.ipynb #298bb505
+# %% ../nbs/55_grid.ipynb #414a69c6
 def data_faults(name, data):
     """The faults of a data set's entry that only show when its name is known: a list of lines. name : str; data : DataSpec."""
     if name not in DATASETS: return [f"data: unknown data set {name!r}; known: {', '.join(DATASETS)}"]
@@ -73,8 +74,9 @@ def data_faults(name, data):
     except ValueError as e: out.append(f"data.{name}.twin: {e}")
     if (length := data.twin.seconds_per_trial) and (data.window_s or SPECS[name].window_s) > length:
         out.append(f"data.{name}: expected a window within a trial of {length:g} s, found {data.window_s or SPECS[name].window_s:g} s")
-    if strange := [s for s in data.subjects or [] if s not in range(1, n + 1)]: out.append(f"data.{name}.subjects: the twin has 1 to {n}, found {strange}")
-    if data.source == "released" and data.feature not in TWIN_FEATURES: out.append(f"data.{name}.feature: released are {', '.join(TWIN_FEATURES)}, found {data.feature!r}")
+    there = SPECS[name].subjects[:n]
+    if strange := [s for s in data.subjects or [] if s not in there]: out.append(f"data.{name}.subjects: the twin has {there[0]} to {there[-1]}, found {strange}")
+    if data.source == "released" and data.feature not in TWIN_FEATURES[name]: out.append(f"data.{name}.feature: released are {', '.join(TWIN_FEATURES[name])}, found {data.feature!r}")
     return out
 
 # %% ../nbs/55_grid.ipynb #69d4dbdd
@@ -149,7 +151,7 @@ def changed_demo(demo, changes):
     data = {d: {**{k: v for k, v in demo["data"].get(d, {}).items() if not (k == "twin" and (of or {}).get("root"))}, **(of or {})} for d, of in given.items()}
     return {"name": "mine"} | {k: v for k, v in new.items() if k != "name" or "name" in changes} | {"data": data}
 
-# %% ../nbs/55_grid.ipynb #af4db26b
+# %% ../nbs/55_grid.ipynb #93dcba9a
 def shards(grid, dataset):
     """The shards of a data set: a list of subject lists, or [None] when one job runs all."""
     from emo_lib.datasets import open_dataset
@@ -158,7 +160,7 @@ def shards(grid, dataset):
     subjects = data.subjects
     if subjects is None:
         known = data.root and open_dataset(dataset, data.root, strict=False, **data.read).subjects
-        subjects = list(known or range(1, data.twin.subjects + 1))
+        subjects = list(known or SPECS[dataset].subjects[:data.twin.subjects])
     return [subjects[i:i + data.subjects_per_job] for i in range(0, len(subjects), data.subjects_per_job)]
 
 # %% ../nbs/55_grid.ipynb #79b2cf74
