@@ -1,11 +1,14 @@
 """Edge cases of features, smoothing and feature sets that are no lesson; the lessons stand in notebooks 11, 12 and 15."""
-import json, os, resource, signal, subprocess, sys
+import json, os, resource, signal, subprocess, sys, time
+from dataclasses import replace
+from pathlib import Path
 import numpy as np
 import pytest
 from emo_lib.facts import SPECS, Trial, make_signal
 from emo_lib.features import band_bins, band_variance, differential_entropy, psd
-from emo_lib.featuresets import Recipe, extract, finished, load_features, open_features, save_features, write_features
+from emo_lib.featuresets import Recipe, extract, finished, in_single, load_features, open_features, save_features, write_features
 from emo_lib.smoothing import lds, moving_average
+from emo_lib.store import file_fingerprint
 
 rng = np.random.default_rng(0)
 METHODS = ("variance", "psd", "seed_vii")
@@ -207,7 +210,7 @@ def test_channels_that_change_within_a_session():
 def test_manifest_says_what_was_done(tmp_path):
     made = json.loads(write_features(Toy(), tmp_path, "de", method="seed_vii", progress=False).read_text())
     assert made["parameters"]["bands"]["gamma"] == [31, 49] and made["parameters"]["source"] == "preprocessed" and len(made["files"]) == 4
-    assert {"file", "subject", "session", "windows", "fingerprint", "skipped_trials"} == set(made["files"][0])
+    assert {"file", "subject", "session", "windows", "fingerprint", "skipped_trials", "source_files"} == set(made["files"][0])
 
 @pytest.mark.parametrize("window_s", [0, -1, np.inf, -np.inf, np.nan])
 def test_impossible_windows_are_refused_before_any_work(window_s, tmp_path):
@@ -250,3 +253,129 @@ def test_a_damaged_neighbour_does_not_stop_a_run(content, tmp_path):
 def test_features_need_neither_torch_nor_mne():
     code = "import sys, emo_lib.featuresets; sys.exit(any(m in sys.modules for m in ('torch', 'mne')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+# ---- several processes, where features come from, and the eye
+
+class OnDisk(Toy):
+    "The toy with a file for each session, and one that can break, kill its process, or see."
+    def __init__(self, root): self.root = root
+    broken, deadly, seconds, counts = None, None, 0, None
+    def files(self, subject, session): return [self.root/f"{subject}_{session}.mat"]
+    def trials(self, subjects=None, sessions=None):
+        for t in super().trials(subjects, sessions):
+            if (t.subject, t.session, t.trial) == self.broken: t.signal[:] = 0
+            if (t.subject, t.session, t.trial) == self.deadly: os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(self.seconds)
+            yield t
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMO_CACHE", str(tmp_path/"cache"))
+    (tmp_path/"data").mkdir()
+    for who in "AB":
+        for k in (1, 2): (tmp_path/"data"/f"{who}_{k}.mat").write_text(f"{who}{k}")
+    return OnDisk(tmp_path/"data")
+
+def content(folder): return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+def test_any_number_of_processes_writes_the_same_bytes(disk, tmp_path):
+    for jobs in (1, 2, 3): write_features(disk, tmp_path/str(jobs), jobs=jobs, progress=False)
+    assert content(tmp_path/"1") == content(tmp_path/"2") == content(tmp_path/"3") and len(content(tmp_path/"1")) == 5
+    for jobs in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="jobs: expected a number of processes"): write_features(disk, tmp_path/"4", jobs=jobs, progress=False)
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_names_the_file_and_what_is_finished_stays(jobs, disk, tmp_path):
+    disk.broken = ("B", 1, 2)
+    with pytest.raises(ValueError, match=r"B_1\.mat: subject B, session 1, trial 2: all 4 channels"): write_features(disk, tmp_path/"out", jobs=jobs, progress=False)
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path/"out").glob("*.nc")}
+    assert set(before) & {"sub-A_ses-1.nc", "sub-A_ses-2.nc"} and "sub-B_ses-1.nc" not in before and not (tmp_path/"out"/"features.json").exists()
+    disk.broken = None
+    write_features(disk, tmp_path/"out", jobs=jobs, progress=False); write_features(disk, tmp_path/"whole", progress=False)
+    assert content(tmp_path/"out") == content(tmp_path/"whole") and before.items() <= {p.name: p.stat().st_mtime_ns for p in (tmp_path/"out").glob("*.nc")}.items()
+
+def test_a_fault_of_ours_names_the_file_too(disk, tmp_path, monkeypatch):
+    monkeypatch.setattr("emo_lib.featuresets.session_features", lambda *a, **k: 1/0)
+    with pytest.raises(ZeroDivisionError) as e: write_features(disk, tmp_path/"out", progress=False)
+    assert any("A_1.mat" in note for note in e.value.__notes__)
+
+def test_a_killed_process_is_told_and_the_next_run_goes_on(disk, tmp_path):
+    disk.deadly = ("B", 2, 3)
+    with pytest.raises(ChildProcessError, match="memory was full; finished files are kept: run again with fewer jobs"): write_features(disk, tmp_path/"out", jobs=2, progress=False)
+    disk.deadly = None
+    write_features(disk, tmp_path/"out", jobs=2, progress=False); write_features(disk, tmp_path/"whole", progress=False)
+    assert content(tmp_path/"out") == content(tmp_path/"whole")
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_run_leaves_whole_files_and_no_process(how, disk, tmp_path):
+    disk.seconds = 0.3
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_features import *; ds = OnDisk(Path({str(disk.root)!r})); ds.seconds = 0.3; write_features(ds, {str(tmp_path/'out')!r}, jobs=2, progress=False)"
+    run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
+    until = time.time() + 60
+    while not list((tmp_path/"out").glob("*.nc")) and time.time() < until: time.sleep(0.05)
+    run.send_signal(how); assert run.wait(30) != 0
+    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path/"out").glob("sub*.nc")}
+    assert kept and len(kept) < 4 and not (tmp_path/"out"/"features.json").exists()
+    until = time.time() + 20
+    while time.time() < until and subprocess.run(["pgrep", "-s", str(run.pid)], capture_output=True).stdout: time.sleep(0.2)
+    assert not subprocess.run(["pgrep", "-s", str(run.pid)], capture_output=True).stdout          # no worker outlives the run
+    disk.seconds = 0
+    write_features(disk, tmp_path/"out", progress=False); write_features(disk, tmp_path/"whole", progress=False)
+    assert {p: b for p, b in content(tmp_path/"out").items() if ".tmp" not in p} == content(tmp_path/"whole")
+    assert all((tmp_path/"out"/n).stat().st_mtime_ns == t for n, t in kept.items())
+
+def test_the_content_of_the_input_counts_not_its_time(disk, tmp_path):
+    out = tmp_path/"out"
+    write_features(disk, out, progress=False)
+    times = {p.name: p.stat().st_mtime_ns for p in out.glob("*.nc")}
+    os.utime(disk.root/"A_1.mat")                                                                          # touched: the same content
+    write_features(disk, out, progress=False)
+    assert {p.name: p.stat().st_mtime_ns for p in out.glob("*.nc")} == times
+    was = (disk.root/"B_2.mat").stat().st_mtime_ns
+    (disk.root/"B_2.mat").write_text("B3"); os.utime(disk.root/"B_2.mat", ns=(was, was))                   # the same size and time, another content
+    write_features(disk, out, progress=False)
+    assert [p.name for p in out.glob("*.nc") if p.stat().st_mtime_ns != times[p.name]] == ["sub-B_ses-2.nc"]
+
+def test_features_say_which_files_they_come_from(disk, tmp_path):
+    made = json.loads(write_features(disk, tmp_path/"out", progress=False).read_text())
+    assert [r["source_files"] for r in made["files"]] == [{f"{w}_{k}.mat": file_fingerprint(disk.root/f"{w}_{k}.mat")} for w in "AB" for k in (1, 2)]
+    all_, one = load_features(tmp_path/"out"), load_features(tmp_path/"out", subjects=["B"])
+    assert (all_.attrs["source_count"], one.attrs["source_count"]) == (4, 2) and len(all_.attrs["source_fingerprint"]) == 16 and all_.attrs["source_fingerprint"] != one.attrs["source_fingerprint"]
+    assert "source_files" not in all_.attrs
+    (disk.root/"A_1.mat").write_text("other"); write_features(disk, tmp_path/"out", progress=False)
+    again = load_features(tmp_path/"out")
+    assert again.attrs["fingerprint"] == all_.attrs["fingerprint"] and again.attrs["source_fingerprint"] != all_.attrs["source_fingerprint"]
+
+def test_the_input_that_cannot_be_read_is_named(disk, tmp_path):
+    (disk.root/"B_1.mat").unlink()
+    with pytest.raises(FileNotFoundError, match="B_1.mat"): write_features(disk, tmp_path/"out", progress=False)
+
+class Seeing(OnDisk):
+    counts = {1: 5, 2: 6, 3: 4}
+    spec = replace(SPECS["SEED"], eye=("pupil_1", "blink_1"))
+    def eye(self, subject, session, window_s): return {t: np.full((n, 2), t, "f4") for t, n in self.counts.items()} if window_s == 1 else {}
+
+def test_the_eye_comes_along_cut_and_said(disk, tmp_path):
+    ds = Seeing(disk.root)
+    write_features(ds, tmp_path/"out", progress=False)
+    fs = load_features(tmp_path/"out", subjects=["A"])
+    assert fs.sizes["window"] == 2*(5 + 5 + 4) and (fs.eye == fs.trial).all() and fs.eye_feature.values.tolist() == ["pupil_1", "blink_1"]
+    assert open_features(tmp_path/"out"/"sub-A_ses-1.nc").attrs["eye_cut"] == "trial 2: 5 windows of EEG, 6 of the eye, cut to 5; trial 3: 5 windows of EEG, 4 of the eye, cut to 4"
+    for kw in ({"eye": False}, {"window_s": 2.0}): assert "eye" not in load_features(write_features(ds, tmp_path/str(kw), progress=False, **kw).parent)
+
+def test_an_eye_of_another_recording_is_refused(disk, tmp_path):
+    ds = Seeing(disk.root); ds.counts = {1: 5, 2: 5, 3: 2}
+    with pytest.raises(ValueError, match="A_1.mat: subject A, session 1: expected as many windows of the eye .* found 2 and 5 in trial 3"): write_features(ds, tmp_path/"out", progress=False)
+    ds.counts = {1: 5, 2: 5}
+    with pytest.raises(ValueError, match="found none of trial 3"): write_features(ds, tmp_path/"out", progress=False)
+    write_features(ds, tmp_path/"out", eye=False, progress=False)
+
+def test_single_precision_is_enough():
+    for offset in (0, 5e3, 1e5):
+        x = np.asfortranarray(offset + rng.normal(0, 10, (8, 4000)))
+        one = in_single(x)
+        assert one.dtype == np.float32 and one.flags.c_contiguous and np.abs(one - (x - x.mean(1, keepdims=True))).max() < 10
+        assert np.abs(differential_entropy(one, 200) - differential_entropy(x, 200)).max() < 1e-4
+    x[3, 7], x[4, 0], x[5, 9] = np.nan, np.inf, 1e300
+    assert np.argwhere(~np.isfinite(in_single(x))).tolist() == [[3, 7], [4, 0], [5, 9]]
+    assert np.abs(in_single(np.arange(10)[None])).max() == 9
