@@ -86,13 +86,17 @@ def git_commit(folder="."):
     except (OSError, subprocess.TimeoutExpired): return "unknown"
     return (commit + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")) if commit else "unknown"
 
-# %% ../nbs/50_cells.ipynb #9df627d4
+# %% ../nbs/50_cells.ipynb #c064de54
 def provenance(features, spec):
-    """What a result came from: `features` is the xarray.Dataset that was used, `spec` the CellSpec. Returns a JSON-ready dict."""
+    """What a result came from: `features` is the xarray.Dataset that was used, `spec` the CellSpec. Returns a JSON-ready dict.
+
+    "source" : {"fingerprint", "files"} of the files that the features were made from; None for features that do not say it
+    """
     packages = ("emo_lib", "numpy", "scipy", "scikit-learn", "torch", "xarray", "mne")
     a = features.attrs
     return {"data": a["provenance"], "dataset": a["dataset"], "feature": a["feature"], "window_s": float(a["window_s"]),
             "fingerprint": a["fingerprint"], "seed": spec.seed, "git": git_commit(HERE),
+            "source": {"fingerprint": a["source_fingerprint"], "files": int(a["source_count"])} if "source_fingerprint" in a else None,
             "versions": {p: importlib.metadata.version(p) for p in packages} | {"python": platform.python_version()},
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"}
 

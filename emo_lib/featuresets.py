@@ -307,7 +307,7 @@ class Plan:
             eye = {"eye": self.eye} if hasattr(self.ds, "eye") else {}
             return self.ds.features(self.feature, window_s=self.window_s, subjects=[subject], sessions=[session], **eye)
 
-# %% ../nbs/15_featuresets.ipynb #d2b04092
+# %% ../nbs/15_featuresets.ipynb #96fca518
 def make_plan(ds, out, source, feature, window_s, eye=True, pipeline=None, steps=None, options=None):
     """A Plan; see `write_features`. Errors: ValueError, TypeError for what cannot be, before any file is read."""
     if source not in KINDS: raise ValueError(f"source: expected one of {', '.join(map(repr, KINDS))}, found {source!r}")
@@ -328,8 +328,9 @@ def raw_reader(ds, pipeline=None, steps=None):
     """`ds` seen through a pipeline of `preprocess` (None: its default) with the arguments `steps`, and what of that belongs to the parameters: (Preprocessed, dict)."""
     if not hasattr(ds, "recordings"): raise ValueError(f"{ds.spec.name}: this reader knows no raw recordings; use source='preprocessed'")
     from emo_lib.preprocess import Preprocessed
-    ds = Preprocessed(ds, **({"pipeline": pipeline} if pipeline else {}), **steps or {})
-    return ds, {"pipeline": ds.pipeline, "steps": steps or {}}
+    clean = Preprocessed(ds, **({"pipeline": pipeline} if pipeline else {}), **steps or {})
+    if hasattr(ds, "eye"): clean.eye = ds.eye                            # the eye needs no pipeline
+    return clean, {"steps": json.loads(clean.settings)}
 
 # %% ../nbs/15_featuresets.ipynb #018c021c
 def _listing(out, parameters):
