@@ -294,16 +294,17 @@ def preprocess(recording, pipeline="seed", report=None, **options):
         yield from cut(raw, recording, history)
     return trials()
 
-# %% ../nbs/10_preprocess.ipynb #9647f660
+# %% ../nbs/10_preprocess.ipynb #a02b93cf
 class Preprocessed:
     """The raw recordings of a data set as a reader of clean trials, one recording in memory at a time.
 
-    ds : a reader with `recordings`;  pipeline, options : see `settle`;  `settings` : the steps with all parameters, as JSON
+    ds : a reader with `recordings`;  pipeline, options : see `settle`;  `pipeline` : its name, `settings` : the steps with all parameters, as JSON
     `spec` is that of ds with the new rate; provenance, root, subjects, sessions, files, trials as in a reader.
     Errors: ValueError when ds has no recordings or a step is unknown.
     """
     def __init__(self, ds, pipeline="seed", **options):
         self.ds, self.steps = ds, settle(pipeline, **options)
+        self.pipeline = pipeline if isinstance(pipeline, str) else json.dumps(self.steps)
         self._at = {(r.subject, r.session): r for r in ds.recordings()}
         self.root, self.provenance, self.settings = ds.root, ds.provenance, json.dumps(self.steps)
         rate = self.steps[0][1]["sfreq"]
