@@ -147,13 +147,13 @@ def read(recording, sfreq=200., edge=0.8, attenuation_db=80., block_s=30., n_byt
     out.info["bads"] = [c for c, n in zip(spec.channels, names) if n in header.bads]
     return out, dict(file_sfreq=header.sfreq, n_bytes=header.n_bytes, n_bytes_why=header.n_bytes_why, left_out=[n for n in raw.ch_names if n not in names], marked_bad=out.info["bads"][:])
 
-# %% ../nbs/10_preprocess.ipynb #6960b22b
+# %% ../nbs/10_preprocess.ipynb #78829ba1
 def bandpass(raw, low=0.1, high=70., low_trans="auto", high_trans="auto"):
     "Step: zero-phase FIR filter from `low` to `high` Hz (None: open), in place. `low_trans`, `high_trans`: widths of the transitions in Hz, or MNE's rule. Returns what was found: dict."
     import mne
     raw.filter(low, high, picks="all", l_trans_bandwidth=low_trans, h_trans_bandwidth=high_trans, method="fir", phase="zero", fir_design="firwin", verbose="ERROR")
     taps = mne.filter.create_filter(None, raw.info["sfreq"], low, high, l_trans_bandwidth=low_trans, h_trans_bandwidth=high_trans, verbose="ERROR")
-    return dict(taps=len(taps))
+    return dict(taps=len(taps), edge_s=(len(taps) - 1)/2/raw.info["sfreq"])
 
 def notch(raw, freq=50.):
     "Step: zero-phase FIR filter that takes out the mains at `freq` Hz (MNE's width, `freq`/200, and transitions), in place."
