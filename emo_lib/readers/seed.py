@@ -240,7 +240,7 @@ class SeedParts(SeedFolders):
     def _dated(self, w): return super()._common(w) if w in super().window_lengths() else set()                                  # names of features in dated files
     def _common(self, w): return self._dated(w) | (self.part._common(w) if w in self.part.window_lengths() else set())          # names of features
 
-# %% ../../nbs/02_readers.ipynb #e1e32f7f
+# %% ../../nbs/02_readers.ipynb #38da20ee
 class SeedReader(SeedParts):
     """Reads SEED (both generations, the raw recordings, the multimodal part) and SEED-IV (with its eyes) in their official layouts.
 
@@ -255,7 +255,7 @@ class SeedReader(SeedParts):
     features.__doc__ = LayoutReader.features.__doc__
     def summary(self):
         "DataFrame, one row per subject and session: files, trials, seconds, windows (of dated features where there are any), trials per class."
-        at = self.part._at | self._at
+        at = self._at | {k: s for k, s in self.part._at.items() if k not in self._at}
         more = [s for s in self.part._all if s.kind == "features" and (s.faults or s in at.values())]
         return summarise(SimpleNamespace(spec=self.spec, _at=at, _all=self._all + more))
     def problems(self, deep=False):
