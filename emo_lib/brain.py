@@ -286,8 +286,8 @@ def eye_kinds(spec):
     named = [n.split("_")[0] for n in spec.eye]
     return named if set(named) <= set(EYE) else [kind for kind, n in EYE_KINDS.items() for _ in range(n)]
 
-# %% ../nbs/14_brain.ipynb #d0421943
-EYE_SPREAD = dict(subject=1., session=.4, pattern=.3, state=.5, window_state=.5, trial=.5, window=.7, clip=.3, intensity=(.6, 1.2))   # in spreads of a feature; state: in units of FEELINGS
+# %% ../nbs/14_brain.ipynb #62c5764d
+EYE_SPREAD = dict(subject=1., session=.4, pattern=.3, state=.3, window_state=.3, trial=.5, window=.7, clip=.3, intensity=(.6, 1.2))   # in spreads of a feature; state: in units of FEELINGS
 
 def eye_traits(cfg, subject, session):
     "Lasting in the eyes of a subject on a day: offset (F,), in spreads of a feature, and pull (F, 2) of arousal and valence."
