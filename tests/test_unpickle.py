@@ -158,7 +158,9 @@ def test_peek_reads_a_trial_and_not_the_file(tmp_path):
         path.write_bytes(data)
         there = peek(path)
         assert isinstance(there, unpickle.ArrayInFile) and there.shape == x.shape and np.array_equal(there[27], x[27]) and np.array_equal(there.read(), x)
-        with pytest.raises(IndexError): there[28]
+        assert np.array_equal(there[27, 31], x[27, 31]) and there[1, 2, 3] == x[1, 2, 3]
+        for i in (28, -1, (0, 32), (0, 0, 0, 0)):
+            with pytest.raises(IndexError): there[i]
     for p in (0, 2):                                                                          # escaped text: must be read
         path.write_bytes(pickle.dumps(x, p))
         assert np.array_equal(peek(path), x)

@@ -6,7 +6,7 @@
 __all__ = ['READINGS', 'WHOLE', 'OVERRIDE', 'CNT_NAME', 'TIMES', 'FOLDERS', 'NPZ_NAME', 'as_read', 'fall', 'decide_columns',
            'trial_dict', 'npz_trials', 'by_session', 'key_faults', 'shape_faults', 'label_faults', 'look', 'repeated',
            'settle_columns', 'renumbered', 'read_times', 'known_times', 'look_raw', 'prefer_repaired', 'wrong_root',
-           'list_folder', 'SeedVReader', 'same_recordings']
+           'list_folder', 'same_recordings', 'SeedVFolder', 'SeedVReader']
 
 # %% ../../nbs/04_seed_v.ipynb #858b0216
 import ast, filecmp, re
@@ -110,7 +110,7 @@ def repeated(sources):
             if (path, m) != (s.path, n): twice.append(f"session {n} has the numbers of session {m} in {path}")
         if twice: yield s, ("another recording in every session", some(twice), AGAIN)
 
-# %% ../../nbs/04_seed_v.ipynb #a9701692
+# %% ../../nbs/04_seed_v.ipynb #e302d0fe
 OVERRIDE = "look at scalp maps of both readings, then open with columns='channel-band' or columns='band-channel'"
 
 def settle_columns(sources, spec, given=None):
@@ -124,7 +124,7 @@ def settle_columns(sources, spec, given=None):
         elif reading and reading == usual: source = evidence
         elif not reading and usual: source = f"taken from the {votes[0][1]} other files that decide; this one does not: {evidence}"
         else:
-            s.faults.append(("310 columns whose order the data show, the same in all files", (f"{reading}, where {votes[0][1]} files are {votes[0][0]}" if reading else "no decision") + f" ({evidence})", OVERRIDE))
+            s.faults.append((f"{len(spec.channels)*len(spec.bands)} columns whose order the data show, the same in all files", (f"{reading}, where {votes[0][1]} files are {votes[0][0]}" if reading else "no decision") + f" ({evidence})", OVERRIDE))
             continue
         s.shapes["columns"], s.notes["columns"] = usual, f"{usual}: {source}"
 
@@ -214,14 +214,17 @@ def list_folder(folder, kind, spec):
     if not sources and not odd: problems = [Problem(str(folder), f"files {form}", "none", "copy the data into this folder")]
     return sorted(sources, key=lambda s: (s.subject, s.sessions, s.path.name)), problems
 
-# %% ../../nbs/04_seed_v.ipynb #ed7981f1
-class SeedVReader(LayoutReader):
-    """Reads SEED-V in its official layout: features "de", eye features, raw recordings.
+# %% ../../nbs/04_seed_v.ipynb #14146bb4
+def same_recordings(sources):
+    "Problems of recordings that have, byte for byte, the content of an earlier one."
+    for i, s in enumerate(sources):
+        for o in sources[:i]:
+            try: same = o.path.stat().st_size == s.path.stat().st_size and filecmp.cmp(o.path, s.path, shallow=False)
+            except OSError: same = False            # told when it is read
+            if same: yield Problem(str(s.path), "another recording in every session", f"the same content as {o.path}", AGAIN); break
 
-    root : the folder that holds EEG_DE_features, Eye_movement_features and EEG_raw, or some of them
-    columns : "channel-band" or "band-channel", the order of the 310 columns, where the data do not decide (None: they do)
-    Opening raises nothing; see `problems`. Errors: ValueError for another `columns`.
-    """
+class SeedVFolder(LayoutReader):
+    "What stands in a download of SEED-V; the arguments are those of SeedVReader."
     def __init__(self, root, spec="SEED-V", columns=None):
         if columns not in (None, *READINGS): raise ValueError(f"columns: expected {' or '.join(map(repr, READINGS))}, found {columns!r}")
         self.columns = columns
@@ -236,6 +239,15 @@ class SeedVReader(LayoutReader):
         settle_columns(sources, self.spec, self.columns)
         return sources, problems + [p for _, ps in listed for p in ps]
     def released_name(self, kind, subject, session): return self.spec.file_stems[session][subject - 1] + ".cnt" if kind == "raw" else f"{subject}_123.npz"
+
+# %% ../../nbs/04_seed_v.ipynb #bcd0aef8
+class SeedVReader(SeedVFolder):
+    """Reads SEED-V in its official layout: features "de", eye features, raw recordings.
+
+    root : the folder that holds EEG_DE_features, Eye_movement_features and EEG_raw, or some of them
+    columns : "channel-band" or "band-channel", the order of the 310 columns, where the data do not decide (None: they do)
+    Opening raises nothing; see `problems`. Errors: ValueError for another `columns`.
+    """
     def _session(self, source, session):
         try: data, _ = npz_trials(source.path)
         except FileFault as e: raise LayoutError([Problem(str(source.path), WHOLE, *e.args)]) from e
@@ -253,11 +265,3 @@ class SeedVReader(LayoutReader):
         "All faults as a list of Problem. `deep` also reads every file for NaN and infinities, and compares recordings of equal size."
         found = super().problems(deep)
         return found + list(same_recordings([s for s in self._all if s.kind == "raw" and not s.faults])) if deep else found
-
-def same_recordings(sources):
-    "Problems of recordings that have, byte for byte, the content of an earlier one."
-    for i, s in enumerate(sources):
-        for o in sources[:i]:
-            try: same = o.path.stat().st_size == s.path.stat().st_size and filecmp.cmp(o.path, s.path, shallow=False)
-            except OSError: same = False            # told when it is read
-            if same: yield Problem(str(s.path), "another recording in every session", f"the same content as {o.path}", AGAIN); break
