@@ -294,7 +294,7 @@ def preprocess(recording, pipeline="seed", report=None, **options):
         yield from cut(raw, recording, history)
     return trials()
 
-# %% ../nbs/10_preprocess.ipynb #a02b93cf
+# %% ../nbs/10_preprocess.ipynb #709400df
 class Preprocessed:
     """The raw recordings of a data set as a reader of clean trials, one recording in memory at a time.
 
@@ -311,10 +311,18 @@ class Preprocessed:
         self.spec = replace(ds.spec, sfreq=float(ds.spec.raw_sfreq if rate is None else rate))
     def __repr__(self): return f"{self.spec.name} ({self.provenance}), raw through {', '.join(s for s, _ in self.steps)}: {len(self._at)} recordings"
     @property
-    def subjects(self): return sorted({subject for subject, _ in self._at})
-    def sessions(self, subject): return sorted(session for who, session in self._at if who == subject)
-    def files(self, subject, session): return [self._at[subject, session].path]
-    def problems(self, deep=False): return self.ds.problems(deep)
+    def subjects(self):
+        "Numbers of the subjects with a recording, sorted."
+        return sorted({subject for subject, _ in self._at})
+    def sessions(self, subject):
+        "Sessions of `subject` with a recording, sorted."
+        return sorted(session for who, session in self._at if who == subject)
+    def files(self, subject, session):
+        "Path of the recording, in a list."
+        return [self._at[subject, session].path]
+    def problems(self, deep=False):
+        "The problems of the data set behind it."
+        return self.ds.problems(deep)
     def trials(self, subjects=None, sessions=None, report=None):
         "A lazy iterator of Trial. Errors: ValueError when something is asked for that is not there, at once; LayoutError as in `preprocess`."
         chosen = [k for k in sorted(self._at) if (subjects is None or k[0] in subjects) and (sessions is None or k[1] in sessions)]

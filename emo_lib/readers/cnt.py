@@ -161,7 +161,7 @@ def width_evidence(x, sfreq):
     fine = (amplitude > 0.5) & (amplitude < 5000) & (smooth > 0.3)
     return dict(amplitude=float(np.median(amplitude)), smoothness=float(np.median(smooth)), slope=float(np.median(slope)), fine=float(fine.mean()))
 
-# %% ../../nbs/01_cnt.ipynb #409402cd
+# %% ../../nbs/01_cnt.ipynb #65f0099b
 @dataclass(frozen=True)
 class CntHeader:
     """What stands in a .cnt file besides its numbers.
@@ -187,11 +187,13 @@ class CntHeader:
     block: int
     counted: bool = True      # the header's own sample count is right
     @property
-    def seconds(self): return self.n_samples/self.sfreq
+    def seconds(self):
+        "Length of the recording."
+        return self.n_samples/self.sfreq
     @property
-    def data_at(self): return HEADER + ELECTRODE*len(self.channels)     # byte where the numbers begin
-    @property
-    def synthetic(self): return "SYNTHETIC" in self.patient
+    def synthetic(self):
+        "True when the file itself says that nobody was recorded."
+        return "SYNTHETIC" in self.patient
 
 # %% ../../nbs/01_cnt.ipynb #37839f40
 TRUST = "if the file is known to be whole, take the count from the position of its events: n_samples='event table'"
