@@ -99,7 +99,7 @@ def test_subjects_are_numbers(root):
 @pytest.mark.parametrize("spoil, found", [
     (lambda p: p.write_bytes(p.read_bytes()[:-500]), "truncated"), (lambda p: p.write_bytes(p.read_bytes()[:len(p.read_bytes())//2]), "truncated"), (lambda p: p.write_bytes(b""), "empty file (0 bytes)"),
     (lambda p: p.write_text("<html>404</html>"), "no .npz"), (lambda p: p.write_bytes(b"MATLAB 5.0 MAT-file".ljust(500)), "no .npz"), (lambda p: (p.unlink(), p.mkdir()), "cannot be read"),
-    (lambda p: np.savez(p, data=pickle.dumps({})), "no entry label"), (lambda p: np.savez(p, x=1), "no entry data, label"), (lambda p: np.savez(p, data=np.zeros(3), label=np.zeros(3)), "data holds ndarray, no dict"),
+    (lambda p: np.savez(p, label=pickle.dumps({})), "no entry data"), (lambda p: np.savez(p, x=1), "no entry data"), (lambda p: np.savez(p, data=np.zeros(3), label=np.zeros(3)), "data holds ndarray, no dict"),
     (lambda p: write(p, {"a": np.zeros((2, WIDTH))}, {}), "the keys 'a'"), (lambda p: write(p, {}), "none"), (lambda p: write(p, {0: [1, 2]}, {}), "no array of numbers"), (lambda p: write(p, {0: np.array(["x"])}, {}), "no array of numbers"),
     (lambda p: write(p, {True: np.zeros((2, WIDTH))}, {}), "the keys True"),
     (lambda p: np.savez(p, data=pickle.dumps(os.system), label=pickle.dumps({})), "system"),
@@ -113,6 +113,12 @@ def test_unreadable(root, where, spoil, found):
     assert p.path == str(path) and found in p.found
     ds = SeedVReader(root)
     assert len(ds.features("de").eeg) and ds.subjects == ([2] if where.startswith("EEG") else [2, 10])
+
+
+def test_labels_are_needed_with_eeg_only(root):
+    for w in ("EEG_DE_features", "Eye_movement_features"): np.savez(root/w/"2_123.npz", data=pickle.dumps(load(root/w/"2_123.npz")["data"]))
+    p = only(root)
+    assert p.path.endswith("EEG_DE_features/2_123.npz") and "no entry label" in p.found
 
 
 def test_a_pickle_bomb_of_lists(root):

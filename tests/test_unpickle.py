@@ -1,5 +1,5 @@
 """Safe unpickling: what honest files hold is read as pickle reads it; everything else is refused by name before it runs, whatever is done to the bytes."""
-import builtins, collections, io, os, pickle, pickletools, struct, subprocess, sys, tracemalloc, zipfile
+import collections, io, os, pickle, pickletools, struct, subprocess, tracemalloc, zipfile
 from pathlib import Path
 import numpy as np
 import pytest

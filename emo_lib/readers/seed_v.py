@@ -8,12 +8,12 @@ __all__ = ['READINGS', 'WHOLE', 'OVERRIDE', 'CNT_NAME', 'TIMES', 'FOLDERS', 'NPZ
            'settle_columns', 'renumbered', 'read_times', 'known_times', 'look_raw', 'prefer_repaired', 'wrong_root',
            'list_folder', 'same_recordings', 'SeedVFolder', 'SeedVReader']
 
-# %% ../../nbs/04_seed_v.ipynb #858b0216
-import ast, filecmp, re
+# %% ../../nbs/04_seed_v.ipynb #a38f5358
+import filecmp, re
 from collections import Counter
 from pathlib import Path
 import numpy as np
-from ..facts import SPECS, LayoutError, Problem, Recording
+from ..facts import LayoutError, Problem, Recording
 from .layout import AGAIN, FileFault, LayoutReader, Source, some
 from .unpickle import load_npz
 from ..store import content_hash
@@ -39,7 +39,7 @@ def decide_columns(mean, n_channels, n_bands):
     right = [r for r, o in zip(READINGS, READINGS[::-1]) if found[r][0] >= 0.95 and found[r][1] >= max(0.85, found[o][1] + 0.2)]
     return (right[0] if right else None), text
 
-# %% ../../nbs/04_seed_v.ipynb #f429658d
+# %% ../../nbs/04_seed_v.ipynb #bfd74530
 def trial_dict(value, entry):
     "{trial key: array} of an unpickled entry. Errors: FileFault when it is no dict from integers to arrays of numbers."
     if not isinstance(value, dict): raise FileFault(f"{entry} holds {type(value).__name__}, no dict", AGAIN)
@@ -47,11 +47,11 @@ def trial_dict(value, entry):
     if odd := [k for k, x in value.items() if not isinstance(x, np.ndarray) or x.dtype.kind not in "fiub"]: raise FileFault(f"{entry} holds no array of numbers in trial key {some(odd)}", AGAIN)
     return {int(k): x for k, x in value.items()}
 
-def npz_trials(path):
-    "({trial key: (windows, column)}, {trial key: (windows,)}) of an npz of SEED-V. Errors: FileFault."
+def npz_trials(path, need=("data", "label")):
+    "({trial key: (windows, column)}, {trial key: (windows,)} or None) of an npz of SEED-V that must have the entries `need`. Errors: FileFault."
     entries = load_npz(path)
-    if lack := [e for e in ("data", "label") if e not in entries]: raise FileFault(f"no entry {some(lack)}, but {some(entries) or 'nothing'}", AGAIN)
-    return trial_dict(entries["data"], "data"), trial_dict(entries["label"], "label")
+    if lack := [e for e in need if e not in entries]: raise FileFault(f"no entry {some(lack)}, but {some(entries) or 'nothing'}", AGAIN)
+    return trial_dict(entries["data"], "data"), trial_dict(entries["label"], "label") if "label" in entries else None
 
 def by_session(trials, spec):
     "{session: {trial: value}} of {trial key: value}; key // 15 is the session."
@@ -59,7 +59,7 @@ def by_session(trials, spec):
     for k, x in sorted(trials.items()): out.setdefault(k//n + 1, {})[k % n + 1] = x
     return out
 
-# %% ../../nbs/04_seed_v.ipynb #59840a81
+# %% ../../nbs/04_seed_v.ipynb #97b12c5f
 def key_faults(data, label, spec):
     "Faults (expected, found, fix) of the trial keys in `data` and `label`."
     n, want = spec.n_trials(1), f"trial keys 0 to {spec.n_trials(1)*spec.n_sessions - 1}, {spec.n_trials(1)} a session"
@@ -67,30 +67,30 @@ def key_faults(data, label, spec):
     there = {k//n for k in data}
     if lack := [k for k in range(n*spec.n_sessions) if k//n in there and k not in data]: yield want, f"no {some(lack)}", AGAIN
     if not data: yield want, "none", AGAIN
-    if set(label) != set(data): yield "a label for each trial", f"data and label differ in trial key {some(sorted(set(data) ^ set(label)))}", AGAIN
+    if label is not None and set(label) != set(data): yield "a label for each trial", f"data and label differ in trial key {some(sorted(set(data) ^ set(label)))}", AGAIN
 
 def shape_faults(data, label, width, spec):
     "Faults of the shapes: (windows, width) in data, as many labels."
     bad = {k: x.shape for k, x in data.items() if x.ndim != 2 or x.shape[1] != width or not len(x)}
     if bad: yield f"(windows, {width}) in every trial", "; ".join(f"{s} in trial key {some([k for k in bad if bad[k] == s])}" for s in dict.fromkeys(bad.values())), f"all {width} columns are needed: check that the folder holds what its name says, or {AGAIN}"
-    odd = [k for k in data if k in label and k not in bad and label[k].size != len(data[k])]
+    odd = [k for k in data if k in (label or {}) and k not in bad and label[k].size != len(data[k])]
     if odd: yield "one label for each window", f"{label[odd[0]].size} labels for {len(data[odd[0]])} windows in trial key {odd[0]} ({len(odd)} trials differ)", AGAIN
 
 def label_faults(label, spec):
     "Faults of the labels against the facts."
     n, odd = spec.n_trials(1), []
-    for k, x in label.items():
+    for k, x in (label or {}).items():
         want = spec.labels.get(k//n + 1, ())
         if k % n < len(want) and k >= 0 and {spec.codes.get(v) for v in x.ravel().tolist()} != {want[k % n]}: odd.append((k, sorted(set(x.ravel().tolist()))[:3], want[k % n]))
     if odd: yield "the labels of the release", f"{odd[0][1]} in trial key {odd[0][0]}, where the release has {odd[0][2]} ({spec.classes[odd[0][2]]}); {len(odd)} trials differ", "one of the two is wrong, and no accuracy means anything until that is settled: check that the file is SEED-V's own"
 
-# %% ../../nbs/04_seed_v.ipynb #e0fcb347
+# %% ../../nbs/04_seed_v.ipynb #744cdb40
 WHOLE = "an .npz with pickled dicts data and label"
 
 def look(source, spec):
     "Fill a Source of features or eye from its file; faults are added, never raised."
     width = len(spec.eye) if source.kind == "eye" else len(spec.channels)*len(spec.bands)
-    try: data, label = npz_trials(source.path)
+    try: data, label = npz_trials(source.path, ("data",) if source.kind == "eye" else ("data", "label"))
     except FileFault as e: return source.faults.append((WHOLE, *e.args))
     source.faults += [*key_faults(data, label, spec), *shape_faults(data, label, width, spec), *label_faults(label, spec)]
     if source.faults: return
@@ -240,7 +240,7 @@ class SeedVFolder(LayoutReader):
         return sources, problems + [p for _, ps in listed for p in ps]
     def released_name(self, kind, subject, session): return self.spec.file_stems[session][subject - 1] + ".cnt" if kind == "raw" else f"{subject}_123.npz"
 
-# %% ../../nbs/04_seed_v.ipynb #bcd0aef8
+# %% ../../nbs/04_seed_v.ipynb #bf76a58b
 class SeedVReader(SeedVFolder):
     """Reads SEED-V in its official layout: features "de", eye features, raw recordings.
 
@@ -249,7 +249,7 @@ class SeedVReader(SeedVFolder):
     Opening raises nothing; see `problems`. Errors: ValueError for another `columns`.
     """
     def _session(self, source, session):
-        try: data, _ = npz_trials(source.path)
+        try: data, _ = npz_trials(source.path, ("data",))
         except FileFault as e: raise LayoutError([Problem(str(source.path), WHOLE, *e.args)]) from e
         trials = by_session(data, self.spec).get(session, {})
         if {t: len(x) for t, x in trials.items()} != next(iter(source.content[session].values())): raise LayoutError([Problem(str(source.path), "the file that was there when the folder was opened", "another one", "open the folder again")])

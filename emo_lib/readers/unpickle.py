@@ -11,12 +11,12 @@ __all__ = ['DISTRUST', 'KINDS', 'LENGTH', 'MAX_ITEMS', 'DO', 'KNOWN', 'NUMBER', 
            'refill', 'parts_of', 'finish', 'load_from', 'open_file', 'safe_load', 'peek', 'dump_python2', 'npy_header',
            'is_pickle', 'npy_value', 'npz_entries', 'load_npz']
 
-# %% ../../nbs/01_unpickle.ipynb #d54b1957
-import ast, codecs, io, math, os, pickletools, re, struct, zipfile, zlib
+# %% ../../nbs/01_unpickle.ipynb #8b903a11
+import ast, codecs, io, math, pickletools, re, struct, zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
-from .layout import AGAIN, FileFault, some
+from .layout import AGAIN, FileFault
 
 # %% ../../nbs/01_unpickle.ipynb #bd7d7e56
 DISTRUST = "do not open this file with pickle; ask where it comes from and download it again"
@@ -417,7 +417,7 @@ def finish(x, m, seen, depth=0):
     seen[id(x)] = refill(x, [d[0] for d in done]), items, deep, x
     return seen[id(x)][:3]
 
-# %% ../../nbs/01_unpickle.ipynb #3c8e6e39
+# %% ../../nbs/01_unpickle.ipynb #c5f55b82
 def load_from(f, where, max_items, lazy=False, path=None):
     "Run the pickle in the binary file `f`; PickleFault, naming `where`, for everything that goes wrong."
     begin = f.read(12)
@@ -431,7 +431,7 @@ def load_from(f, where, max_items, lazy=False, path=None):
     except PickleFault as e:
         e.where = where
         raise
-    except (ValueError, IndexError, KeyError, OverflowError, MemoryError, struct.error) as e:
+    except Exception as e:
         fault = PickleFault(f"a damaged pickle, or none (it begins with {begin!r}; {type(e).__name__}: {e})", AGAIN)
         fault.where = where
         raise fault from e
@@ -514,7 +514,7 @@ def npy_value(data, where, max_items=MAX_ITEMS):
         return safe_load(text, where, max_items) if is_pickle(text) else text
     return sound(np.frombuffer(bytearray(memoryview(data)[at:]), dtype)).reshape(shape, order="F" if fortran else "C") if n else np.empty(shape, dtype)
 
-# %% ../../nbs/01_unpickle.ipynb #cba8f361
+# %% ../../nbs/01_unpickle.ipynb #3274d8a8
 def npz_entries(path, max_bytes=MAX_BYTES):
     "Yields (name, bytes) of the .npy files in an .npz, each unpacked to not more than it states. Errors: PickleFault."
     with open_file(path) as f:
@@ -538,7 +538,7 @@ def load_npz(path, max_items=MAX_ITEMS, max_bytes=MAX_BYTES):
     except PickleFault as e:
         if e.where == PickleFault.where: e.where = str(path)
         raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, struct.error) as e:
+    except Exception as e:
         fault = PickleFault(f"a damaged .npz ({type(e).__name__}: {e})", AGAIN)
         fault.where = str(path)
         raise fault from e
