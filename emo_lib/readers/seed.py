@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['FOLDERS', 'BY_FOLDER', 'sessions_by_date', 'find_folders', 'raw_folder', 'known', 'wrong_folder', 'date_of',
            'list_files', 'place_files', 'in_two_folders', 'missing_sessions', 'label_problem', 'list_all', 'scan_dated',
-           'copies', 'SeedFolders', 'share_eye_notes', 'lengths_of', 'scan_more', 'NoPart', 'SeedParts', 'SeedReader']
+           'copies', 'mean_correlation', 'other_session', 'SeedFolders', 'share_eye_notes', 'lengths_of', 'scan_more',
+           'NoPart', 'SeedParts', 'swapped', 'SeedReader']
 
-# %% ../../nbs/02_readers.ipynb #80b0c06c
+# %% ../../nbs/02_readers.ipynb #2dc43708
 import filecmp
 from collections import Counter
 from types import SimpleNamespace
+import numpy as np
 import scipy.io
 from tqdm import tqdm
 from ..facts import Problem, parse_stem
@@ -58,8 +60,10 @@ def wrong_folder(root, name):
     elif near := [p for p in below if known(p, name)]: fix = f"did you mean {near[0]}?"
     return Problem(str(root), f"folders of {name} ({', '.join(FOLDERS[name])})", f"only {some(p.name for p in below)}" if below else "no folder", fix)
 
-# %% ../../nbs/02_readers.ipynb #30c3847d
-def date_of(source): return parse_stem(source.path.name)[1]   # YYYYMMDD, from the file's name
+# %% ../../nbs/02_readers.ipynb #08a95676
+def date_of(source):
+    "YYYYMMDD, from the file's name."
+    return parse_stem(source.path.name)[1]
 
 def list_files(folder, kind, window_s, session=None, ignore=("label.mat",)):
     "Sources of one folder in the order of subject and date (their session is open when `session` is None), and the Problems of its names: (list, list)."
@@ -169,6 +173,20 @@ def copies(sources):
         if first: yield Problem(str(f.path), f"another recording in every session of subject {f.subject}", f"same content as {first.path}", AGAIN)
         same.append(f)
 
+# %% ../../nbs/02_readers.ipynb #4b42fd6a
+def mean_correlation(x, y):
+    "Correlation over the windows of two sessions {trial: (window, channel, band)}, averaged over channels and bands; each trial is cut to the shorter."
+    a, b = (np.concatenate([z[t][:min(len(x[t]), len(y[t]))] for t in x]) for z in (x, y))
+    a, b = ((z - z.mean(0))/np.maximum(z.std(0), 1e-12) for z in (a, b))
+    return float((a*b).mean())
+
+def other_session(subject, mine, theirs, path, least=.1):
+    """Problems of sessions that follow another session's windows more than their own. mine, theirs : {session: {trial: (window, channel, band)}} of one subject;  path : {session: path of `mine`};  least : how much more"""
+    for i, x in mine.items():
+        r = {j: mean_correlation(x, y) for j, y in theirs.items()}
+        if (best := max(r, key=r.get, default=i)) != i and i in r and r[best] > r[i] + least:
+            yield Problem(str(path[i]), f"the EEG of session {i} of subject {subject}", f"windows that follow session {best} of the dated files (correlation {r[best]:.2f}, with session {i} {r[i]:.2f})", "one of the two has changed its session: " + AGAIN)
+
 # %% ../../nbs/02_readers.ipynb #dd67d3fb
 class SeedFolders(LayoutReader):
     "The folders of SEED and SEED-IV that have one file of a kind for each session; `part` is SEED's multimodal part. See SeedReader."
@@ -221,7 +239,7 @@ def scan_more(reader, dated):
         sources += [s for s in reader.part._all if s.kind == "eye"]
     return sources, problems
 
-# %% ../../nbs/02_readers.ipynb #55a4dbf4
+# %% ../../nbs/02_readers.ipynb #172f7b47
 class NoPart(LayoutReader):
     "In place of the multimodal part where there is none: an index of nothing."
     def scan(self): return [], []
@@ -230,6 +248,7 @@ class SeedParts(SeedFolders):
     "The index of all parts together. See SeedReader."
     def __init__(self, root, spec="SEED"):
         super().__init__(root, spec)
+        self._all += [s for s in self.part._all if s.kind == "features"]
         self._problems = list(dict.fromkeys(self._problems + self.part._problems))
         self._synthetic = self.part._synthetic = self._synthetic or self.part._synthetic
     @property
@@ -240,7 +259,17 @@ class SeedParts(SeedFolders):
     def _dated(self, w): return super()._common(w) if w in super().window_lengths() else set()                                  # names of features in dated files
     def _common(self, w): return self._dated(w) | (self.part._common(w) if w in self.part.window_lengths() else set())          # names of features
 
-# %% ../../nbs/02_readers.ipynb #38da20ee
+# %% ../../nbs/02_readers.ipynb #800d385a
+def swapped(reader, bad=()):
+    "Problems of multimodal sessions that are another session in the dated 4-s files; without the paths `bad`."
+    w = next(iter(reader.part.window_lengths()), None)
+    name = next((n for n in ("de_movingAve", "de_LDS") if n in reader._dated(w)), None)
+    for subject in reader.part.subjects if name else []:
+        of = lambda r: {n: s for (kind, v, who, n), s in r._at.items() if (kind, v, who) == ("features", w, subject) and str(s.path) not in bad}
+        mine, theirs = {n: reader.part.read_features(s, "de", n) for n, s in of(reader.part).items()}, {n: reader.read_features(s, name, n) for n, s in of(reader).items()}
+        yield from other_session(subject, mine, theirs, {n: s.path for n, s in of(reader.part).items()})
+
+# %% ../../nbs/02_readers.ipynb #6e583c1c
 class SeedReader(SeedParts):
     """Reads SEED (both generations, the raw recordings, the multimodal part) and SEED-IV (with its eyes) in their official layouts.
 
@@ -256,11 +285,12 @@ class SeedReader(SeedParts):
     def summary(self):
         "DataFrame, one row per subject and session: files, trials, seconds, windows (of dated features where there are any), trials per class."
         at = self._at | {k: s for k, s in self.part._at.items() if k not in self._at}
-        more = [s for s in self.part._all if s.kind == "features" and (s.faults or s in at.values())]
-        return summarise(SimpleNamespace(spec=self.spec, _at=at, _all=self._all + more))
+        hidden = set(self.part._at.values()) - set(at.values())         # windows that the dated files have too
+        return summarise(SimpleNamespace(spec=self.spec, _at=at, _all=[s for s in self._all if s not in hidden]))
     def problems(self, deep=False):
         "All faults as a list of Problem. `deep` also reads every whole file and looks for damaged data, NaN, infinities, and copies under another session's name."
         if not deep: return list(self._problems)
         sources = list(dict.fromkeys([*self._at.values(), *self.part._at.values()]))
         bar = tqdm(sources, "reading", unit="file", disable=None, leave=False)
-        return self._problems + [p for s in bar for p in (damaged(s) if s.path.suffix == ".mat" else unreadable(self.part, s))] + list(copies(sources))
+        told = [p for s in bar for p in (damaged(s) if s.path.suffix == ".mat" else unreadable(self.part, s))] + list(copies(sources))
+        return self._problems + told + list(swapped(self, {p.path for p in told}))

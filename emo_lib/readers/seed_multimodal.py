@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PILES', 'PLACES', 'NAME', 'pile', 'eeg_piles', 'cuts', 'sizes', 'pile_fault', 'as_classes', 'disagreement', 'cut_of',
-           'check_eeg', 'said', 'eye_piles', 'check_eye', 'multimodal_folder', 'list_numbered', 'SeedMultimodal',
-           'cut_piles']
+           'check_eeg', 'said', 'eye_piles', 'check_eye', 'multimodal_folder', 'list_numbered', 'check_files',
+           'cut_piles', 'SeedMultimodal']
 
 # %% ../../nbs/02_seed_multimodal.ipynb #97766333
 import re
@@ -35,14 +35,16 @@ def eeg_piles(path, spec):
     data = load_npz(path)
     return {name: pile(data, name, spec) for name in PILES}, "SYNTHETIC" in data
 
-# %% ../../nbs/02_seed_multimodal.ipynb #1c98bdd3
+# %% ../../nbs/02_seed_multimodal.ipynb #6ca6005d
 def cuts(spec, session, window_s, lengths=()):
     "[(evidence, windows of each trial)] that are possible. `lengths`: pairs (evidence, {trial: seconds}) from other files of the session."
     n, known = range(1, spec.n_trials(session) + 1), spec.windows(session, window_s)
     ways = [("the published lengths of the films", known)] + [(why, tuple(int(seconds.get(t, 0)//window_s) for t in n)) for why, seconds in lengths]
     return list({w: (why, w) for why, w in ways[::-1]}.values())[::-1]      # the first that gives them names the evidence
 
-def sizes(counts): return {name: sum(counts[part]) for name, part in PILES.items()}   # windows in each pile
+def sizes(counts):
+    "Windows in each pile, from the windows of each trial."
+    return {name: sum(counts[part]) for name, part in PILES.items()}
 
 def pile_fault(found, ways, window_s):
     "The fault (expected, found, fix) of piles whose sizes no cut explains."
@@ -139,7 +141,25 @@ def list_numbered(folder, kind, window_s, spec):
         else: problems.append(Problem(str(p), f"a name {{subject}}_{{session}}{p.suffix}, session 1 to {spec.n_sessions}", p.name, "rename it, or remove it if it is a second copy"))
     return sorted(sources, key=lambda s: (s.subject, s.sessions)), problems
 
-# %% ../../nbs/02_seed_multimodal.ipynb #df9bc405
+# %% ../../nbs/02_seed_multimodal.ipynb #9ed2e817
+def check_files(sources, spec, lengths):
+    "Look into all files: the EEG first, because the eyes follow its cut. `lengths`: see SeedMultimodal."
+    eeg = {(s.subject, s.sessions, s.window_s): s for s in sources if s.kind == "features"}
+    for s in sorted(sources, key=lambda s: s.kind != "features"):
+        known = lengths.get((s.subject, s.sessions[0]), ())
+        if s.kind == "features": check_eeg(s, spec, known)
+        else: check_eye(s, spec, known, eeg.get((s.subject, s.sessions, s.window_s)))
+
+def cut_piles(source, read):
+    "{trial: array} of the piles that `read`() gives, cut as the Source says; LayoutError when the file is damaged or another than when it was opened."
+    counts = source.shapes["counts"]
+    try:
+        x = np.concatenate(read())
+        if len(x) != sum(counts): raise FileFault("other windows than when it was opened", "open the data set again")
+    except FileFault as e: raise LayoutError([Problem(str(source.path), "the windows of all trials", said(e), e.args[1])]) from e
+    return dict(enumerate(np.split(x.astype(np.float32), np.cumsum(counts)[:-1]), 1))
+
+# %% ../../nbs/02_seed_multimodal.ipynb #6a8567ea
 class SeedMultimodal(LayoutReader):
     """Reads the multimodal part of SEED: feature "de" in windows of 4 s, with the eyes.
 
@@ -159,27 +179,11 @@ class SeedMultimodal(LayoutReader):
             folder = next((base/p for p in places if (base/p).is_dir()), None)
             found, more = list_numbered(folder, kind, w, self.spec) if folder else ([], [])
             sources += found; problems += more
-        self.check(sources)
+        check_files(sources, self.spec, self.lengths)
         return sources, problems
-    def check(self, sources):
-        "Look into all files: the EEG first, because the eyes follow its cut."
-        eeg = {(s.subject, s.sessions, s.window_s): s for s in sources if s.kind == "features"}
-        for s in sources:
-            lengths = self.lengths.get((s.subject, s.sessions[0]), ())
-            if s.kind == "features": check_eeg(s, self.spec, lengths)
-            else: check_eye(s, self.spec, lengths, eeg.get((s.subject, s.sessions, s.window_s)))
     def read_features(self, source, name, session):
         "{trial: (window, channel, band)}."
         return cut_piles(source, lambda: [x for x, _ in eeg_piles(source.path, self.spec)[0].values()])
     def read_eye(self, source, session):
         "{trial: (window, eye_feature)}."
         return cut_piles(source, lambda: list(eye_piles(source.path, self.spec)[0].values()))
-
-def cut_piles(source, read):
-    "{trial: array} of the piles that `read`() gives, cut as the Source says; LayoutError when the file is damaged or another than when it was opened."
-    counts = source.shapes["counts"]
-    try:
-        x = np.concatenate(read())
-        if len(x) != sum(counts): raise FileFault("other windows than when it was opened", "open the data set again")
-    except FileFault as e: raise LayoutError([Problem(str(source.path), "the windows of all trials", said(e), e.args[1])]) from e
-    return dict(enumerate(np.split(x.astype(np.float32), np.cumsum(counts)[:-1]), 1))
