@@ -124,7 +124,7 @@ def read_blocks(raw, names, block_s=30.):
     step = max(1, int(block_s*raw.info["sfreq"]))
     for first in range(0, raw.n_times, step): yield raw.get_data(names, first, min(first + step, raw.n_times))
 
-# %% ../nbs/10_preprocess.ipynb #24297ada
+# %% ../nbs/10_preprocess.ipynb #ca81bf4c
 def read(recording, sfreq=200., edge=0.8, attenuation_db=80., block_s=30., n_bytes=None, n_samples=None):
     """First step: a Recording as (mne.io.Raw in memory at `sfreq` Hz, what was found: dict). EEG in the data set's order, then the channels that see the eyes.
 
@@ -134,6 +134,7 @@ def read(recording, sfreq=200., edge=0.8, attenuation_db=80., block_s=30., n_byt
     """
     import mne
     header, raw, spec = read_cnt_header(recording.path, n_bytes, n_samples), open_cnt(recording.path, n_bytes=n_bytes, n_samples=n_samples), SPECS[recording.dataset]
+    if header.synthetic and recording.provenance != "synthetic": raise FileFault("a synthetic recording among real ones (its patient is SYNTHETIC)", "keep synthetic and real files apart")
     names = pick_channels(raw.ch_names, [*spec.channels, *recording.eog])
     factor = whole_factor(header.sfreq, sfreq)
     if recording.bounds and (end := recording.bounds[-1][1]) > header.seconds + 1e-9: raise FileFault(f"{header.seconds:g} s, where the last trial ends at {end:g} s ({recording.evidence})", "the trial times are of another recording, or the file is cut: download it again")

@@ -137,7 +137,7 @@ def test_what_cannot_be_repaired_is_refused_by_name(recording, tmp_path):
     cut = made(tmp_path, "cut.cnt")
     cut.path.write_bytes(cut.path.read_bytes()[:5_000_000])
     for rec, pipeline, options, text in [(replace(recording, bounds=late), "seed", {}, "last trial ends at 48"), (recording, "seed", dict(read=dict(sfreq=300)), "no whole multiple"),
-            (replace(recording, eog=()), "full", {}, "no channel that sees"), (no_eye, "full", {}, "without a signal: VEO"), (few, "seed", {}, "without FP1"), (cut, "seed", {}, "truncated"),
+            (replace(recording, eog=()), "full", {}, "no channel that sees"), (replace(recording, provenance="real"), "seed", {}, "synthetic recording among real"), (no_eye, "full", {}, "without a signal: VEO"), (few, "seed", {}, "without FP1"), (cut, "seed", {}, "truncated"),
             (recording, "full", dict(bads=dict(max_share=0.01)), "2 bad channels of 62"), (recording, "full", dict(ica=dict(threshold=0.)), "follow the eyes")]:
         with pytest.raises(LayoutError, match=text) as e: next(preprocess(rec, pipeline, **options))
         assert e.value.problems[0].path == str(rec.path) and e.value.problems[0].fix
