@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MINUTE', 'N_TRIALS', 'AMPLITUDE', 'SLOPE', 'MAINS', 'CLIPPED', 'RELEASED_DE', 'DATA_FILES', 'DATED', 'BEST', 'MARGIN',
            'spectrum', 'Look', 'look', 'unit_of', 'signal_faults', 'signals_of', 'raw_signals', 'looks_of', 'all_looks',
-           'first_file', 'check_signals', 'feature_name', 'feature_faults', 'check_features', 'known_seconds',
-           'length_faults', 'check_lengths', 'check_labels', 'ends', 'same_content', 'data_files', 'check_duplicates',
-           'text_orders', 'told', 'dates_of', 'moved_by_dates', 'check_names', 'fits', 'mismatches', 'feature_power',
-           'powers', 'whole_subjects', 'mismatch_problem', 'check_match', 'check']
+           'first_file', 'check_signals', 'feature_name', 'feature_faults', 'check_features', 'twin_parameters',
+           'known_seconds', 'length_faults', 'check_lengths', 'check_labels', 'ends', 'same_content', 'data_files',
+           'check_duplicates', 'text_orders', 'told', 'dates_of', 'moved_by_dates', 'check_names', 'fits', 'mismatches',
+           'feature_power', 'powers', 'whole_subjects', 'mismatch_problem', 'check_match', 'claims_eeg', 'check']
 
 # %% ../nbs/08_checks.ipynb #d170615d
 import json, re
@@ -33,13 +33,13 @@ def spectrum(x, sfreq, window_s=1.0):
     X = np.fft.rfft((win - win.mean(-1, keepdims=True))*h)
     return np.fft.rfftfreq(n, 1/sfreq), np.abs(X)**2 * 2/(sfreq*(h**2).sum())
 
-# %% ../nbs/08_checks.ipynb #b7fe313a
+# %% ../nbs/08_checks.ipynb #edec0f31
 @dataclass
 class Look:
     """What the first minute of a trial looks like; medians are over channels that change.
 
     amplitude : microvolts rms between 1 and 45 Hz;  slope : density at 1-8 Hz over density at 20-45 Hz;  mains : share of the power that lies within 1 Hz of 50 or 60 Hz
-    clipped : share of samples that have the channel's highest or lowest value;  flat : share of channels that never change;  power : log2 of the power (channel, band), the mean over windows
+    clipped : share of samples that have the channel's highest or lowest value, the two that must have it not counted;  flat : share of channels that never change;  power : log2 of the power (channel, band), the mean over windows
     """
     trial: int
     amplitude: float
@@ -57,7 +57,7 @@ def look(trial, x, sfreq, bands):
     def of(lo, hi): return P[:, (f >= lo) & (f < hi)].sum(1)
     with np.errstate(all="ignore"):
         still = np.ptp(x, axis=1) == 0
-        edge = ((x == x.max(1, keepdims=True)) | (x == x.min(1, keepdims=True))).mean(1)
+        edge = np.maximum(((x == x.max(1, keepdims=True)) | (x == x.min(1, keepdims=True))).sum(1) - 2, 0)/x.shape[1]
         said = dict(amplitude=np.sqrt(of(1, 45)*f[1]), slope=(of(1, 8)/7)/(of(20, 45)/25), mains=np.maximum(of(48.9, 51.1), of(58.9, 61.1))/of(1, np.inf), clipped=edge)
     power = np.stack([np.log2(np.maximum(windows[..., (f >= lo) & (f < hi)].sum(-1), 1e-12)).mean(1) for lo, hi in bands.values()], 1)
     return Look(trial, **{k: float(np.median(v[~still])) if not still.all() else 0. for k, v in said.items()}, flat=float(still.mean()), power=power)
@@ -162,14 +162,19 @@ def check_features(ds, progress=None):
         elif not np.ptp(values, axis=0).any(): out.append(Problem(str(s.path), "eye features that change", f"the same {values.shape[1]} numbers in all windows of session {n}", AGAIN))
     return list(dict.fromkeys(out))
 
-# %% ../nbs/08_checks.ipynb #98576680
-def known_seconds(ds, session):
-    """Seconds of each trial of a session: those of TWIN.json, or of the facts; None where neither knows."""
+# %% ../nbs/08_checks.ipynb #7555dcf6
+def twin_parameters(ds):
+    """The parameters that the twin of a reader was written with (dict), from its TWIN.json; None when it is no twin."""
     for path in twin_records(Path(ds.root)):
-        try: s = json.loads(path.read_bytes())["parameters"]["seconds_per_trial"]
-        except (OSError, ValueError, KeyError, TypeError): continue
-        if s: return [float(s)]*ds.spec.n_trials(session)
-    return ds.spec.trial_s.get(session)
+        try: said = json.loads(path.read_bytes())
+        except (OSError, ValueError): continue
+        if isinstance(said, dict) and said.get("generator") == "emo_lib.twin" and isinstance(said.get("parameters"), dict): return said["parameters"]
+
+def known_seconds(ds, session):
+    """Seconds of each trial of a session: those of TWIN.json, or of the facts; None where neither knows, and for synthetic data that are no twin."""
+    twin = twin_parameters(ds)
+    if twin and twin.get("seconds_per_trial"): return [float(twin["seconds_per_trial"])]*ds.spec.n_trials(session)
+    return ds.spec.trial_s.get(session) if twin or ds.provenance == "real" else None
 
 def length_faults(content, seconds, window_s, sfreq, slack_s):
     """Faults (expected, found, fix) of one session: content {name: {trial: n}}, n windows of window_s seconds or (None) samples at sfreq Hz; seconds of each trial."""
@@ -350,7 +355,11 @@ def check_match(ds, looks):
         if wrong := mismatches(who, s): out.append(mismatch_problem(wrong, have[a][who[0]][0], have[b][who[0]][0], [ds.spec.subjects, {k for k, _ in who}]))
     return out, seen
 
-# %% ../nbs/08_checks.ipynb #8482824b
+# %% ../nbs/08_checks.ipynb #52bc0413
+def claims_eeg(ds):
+    """Do the data of a reader claim to be EEG? Real ones and twins do."""
+    return ds.provenance == "real" or twin_parameters(ds) is not None
+
 def check(ds, deep=True, progress=None):
     """All checks of a reader: (list of Problem, report). The report is a list of dict(check, looked_at, faults).
 
@@ -361,8 +370,8 @@ def check(ds, deep=True, progress=None):
     found = {"labels": (check_labels(ds), len(paths)), "duplicates": (check_duplicates(paths), len(paths))}
     if layout: found |= {"lengths": check_lengths(ds), "dates in names": check_names(ds)}
     if deep:
-        looks = all_looks(ds, progress)
+        looks = all_looks(ds, progress) if claims_eeg(ds) else {}
         found["signals"] = check_signals(looks), sum(map(bool, looks.values()))
-        if layout: found |= {"released values": (check_features(ds, progress), sum(k[0] in ("features", "eye") for k in ds._at)), "folders fit": check_match(ds, looks)}
+        if layout and claims_eeg(ds): found |= {"released values": (check_features(ds, progress), sum(k[0] in ("features", "eye") for k in ds._at)), "folders fit": check_match(ds, looks)}
     report = [dict(check=name, looked_at=n, faults=len(problems)) for name, (problems, n) in found.items()]
     return [p for problems, _ in found.values() for p in problems], report

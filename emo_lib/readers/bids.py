@@ -186,7 +186,7 @@ def check_cuts(cuts, end_s, path, slack_s=0.05):
                 for bad, expected, what, fix in kinds if bad.any()]
     return ~np.any([bad for bad, *_ in kinds], axis=0), problems
 
-# %% ../../nbs/03_bids.ipynb #df3e465c
+# %% ../../nbs/03_bids.ipynb #64d8c8d3
 def eeg_channels(recording, exclude=()):
     """Names of a Recording's EEG channels in the order of its file, from channels.tsv (from the recording itself if there is none), without `exclude`."""
     path = recording.sidecar("channels", ".tsv")
@@ -195,7 +195,6 @@ def eeg_channels(recording, exclude=()):
         table = _read_tsv(path, ("name", "type"))
         names = table.name[table.type.str.upper() == "EEG"].tolist()
     return tuple(n for n in names if n not in exclude)
-
 
 # %% ../../nbs/03_bids.ipynb #42d6f9f7
 _HARMLESS = ("participants.tsv file not found", "The unit for channel", "channels without locations", "Not setting position", "annotation(s) that were")
@@ -392,7 +391,7 @@ def _find_cells(recordings, channels):
     with_places = [r for r in recordings if r.sidecar("electrodes", ".tsv")] or list(recordings[:1])
     return assign_cells(channels, next((p for r in with_places if (p := recording_places(_open(r), channels))), None))
 
-# %% ../../nbs/03_bids.ipynb #dcd32654
+# %% ../../nbs/03_bids.ipynb #cdb35135
 class _Contract(_Trials):
     "What every reader offers; the base of BidsReader."
     @property
@@ -402,6 +401,11 @@ class _Contract(_Trials):
     def sessions(self, subject):
         "Numbers of the sessions of a subject: list of int."
         return sorted(n for (s, _), n in self._number.items() if s == str(subject).removeprefix("sub-"))
+    def files(self, subject, session):
+        "Paths of a session's recordings, with all beside them in their folders, and of the text files above that belong to them too; sorted, the recordings first."
+        own = [self.recordings[k].file for k in sorted(set(self._rows([subject], [session]).recording))]
+        above = {p for f in own for d in f.parents if self.root in (d, *d.parents) and d != f.parent for p in d.glob("*_*.[tj]s*") if p.name != "dataset_description.json"}
+        return own + sorted({p for f in own for p in f.parent.rglob("*") if p.is_file()} - set(own)) + sorted(above)
     @cached_property
     def cells(self):
         "{own name: one of the 62, or None}, see `montage.assign_cells`. Errors: ValueError for electrodes with neither name nor place."
