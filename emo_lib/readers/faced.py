@@ -18,7 +18,7 @@ from .layout import AGAIN, WHAT, FileFault, LayoutReader, Source, finite_problem
 from .unpickle import peek
 from ..store import content_hash
 
-# %% ../../nbs/06_faced.ipynb #8dfb2c38
+# %% ../../nbs/06_faced.ipynb #02766086
 UNITS = {"uV": 1., "V": 1e6}        # factor to microvolts
 PLAUSIBLE = 2., 300.                # microvolts, standard deviation of clean EEG; wide on purpose
 
@@ -31,7 +31,9 @@ def amplitude(probes):
     with np.errstate(all="ignore"): sd = np.std(probes, axis=1, dtype=float)
     return float(np.median(sd[np.isfinite(sd)])) if np.isfinite(sd).any() else float("nan")
 
-def plausible_units(sd): return [u for u, k in UNITS.items() if PLAUSIBLE[0] <= sd*k <= PLAUSIBLE[1]]   # of a standard deviation
+def plausible_units(sd):
+    "The units in which a standard deviation of `sd` is plausible for EEG: a list of one or none."
+    return [u for u, k in UNITS.items() if PLAUSIBLE[0] <= sd*k <= PLAUSIBLE[1]]
 
 # %% ../../nbs/06_faced.ipynb #e31f6a2b
 TABLE = "Recording_info.csv"
@@ -107,8 +109,10 @@ def array_of(path):
     if x.dtype.kind not in "fiu": raise FileFault(f"an array of {x.dtype}, no numbers", AGAIN)
     return x
 
-# %% ../../nbs/06_faced.ipynb #7b631741
-def n_channels(spec): return len(spec.channels) + len(spec.raw_drop)    # in the files: scalp and mastoids
+# %% ../../nbs/06_faced.ipynb #b0e9e88b
+def n_channels(spec):
+    "Channels in the files: scalp and mastoids."
+    return len(spec.channels) + len(spec.raw_drop)
 
 def look_signals(source, spec, seconds, said, unit=None, sfreq=None):
     "Fill a Source of signals from its header and eight probes; faults are added, never raised."

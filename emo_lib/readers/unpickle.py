@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from .layout import AGAIN, FileFault
 
-# %% ../../nbs/01_unpickle.ipynb #bd7d7e56
+# %% ../../nbs/01_unpickle.ipynb #f09f6ae2
 DISTRUST = "do not open this file with pickle; ask where it comes from and download it again"
 
 class PickleFault(FileFault):
@@ -37,7 +37,9 @@ def refuse(name, why="neither an array nor a dict, list, tuple, text or number")
     e.name = name
     return e
 
-def damaged(what): return PickleFault(f"a damaged pickle ({what})", AGAIN)
+def damaged(what):
+    "The PickleFault of a pickle that contradicts the format; `what` says how."
+    return PickleFault(f"a damaged pickle ({what})", AGAIN)
 
 # %% ../../nbs/01_unpickle.ipynb #565d5869
 @dataclass(frozen=True)
@@ -142,10 +144,13 @@ class Machine:
             DO[name](self, (name, arg))
         raise refuse(f"more than {self.max_items} values", "a pickle bomb, or a file for which max_items must be raised")
 
-# %% ../../nbs/01_unpickle.ipynb #c71c8f2c
-def push(machine, x): machine.stack.append(x)
+# %% ../../nbs/01_unpickle.ipynb #a84f65d9
+def push(machine, x):
+    "Put the value `x` on the stack."
+    machine.stack.append(x)
 
 def whole(x):
+    "The integer `x`, if it fits into 64 bits."
     if not -2**63 <= x < 2**64: raise refuse("a number of more than 64 bits", "not a measured number")
     return x
 
@@ -177,12 +182,14 @@ def read_string(m, op):
 DO |= dict.fromkeys(KINDS, read_content)
 DO |= {"STRING": read_string, "UNICODE": lambda m, op: push(m, op[1].decode("raw-unicode-escape"))}
 
-# %% ../../nbs/01_unpickle.ipynb #206cea55
+# %% ../../nbs/01_unpickle.ipynb #e4bf5460
 def key(x):
+    "`x`, if it can be the key of a dict here: text, bytes or a number."
     if not isinstance(x, (str, bytes, int, float, np.generic)): raise refuse(f"a dict key of type {type(x).__name__}")
     return x
 
 def set_items(d, items):
+    "Put `items`, keys and values in turn, into the dict `d`."
     if len(items) % 2: raise damaged("a key without a value")
     d.update((key(k), v) for k, v in zip(items[::2], items[1::2]))
     return d
@@ -195,8 +202,9 @@ DO |= {"EMPTY_LIST": lambda m, op: push(m, []), "EMPTY_DICT": lambda m, op: push
        "SETITEM": lambda m, op: (lambda v, k: set_items(m.top(dict), [k, v]))(m.pop(), m.pop())}
 DO |= {f"TUPLE{n}": (lambda m, op, n=n: push(m, tuple([m.pop() for _ in range(n)][::-1]))) for n in (1, 2, 3)}
 
-# %% ../../nbs/01_unpickle.ipynb #9c82931f
+# %% ../../nbs/01_unpickle.ipynb #655a1f88
 def memo(m, k):
+    "Put the value that was kept under number `k` on the stack."
     if k not in m.memo: raise damaged(f"no value was kept under the number {k}")
     push(m, m.memo[k])
 
@@ -206,6 +214,7 @@ def pop_any(m, op):
     else: m.pop()
 
 def protocol(m, op):
+    "PROTO: the pickle's version."
     if op[1] > 5: raise damaged(f"protocol {op[1]}, newer than this program knows")
 
 DO |= {name: (lambda m, op: m.memo.__setitem__(int(op[1]), m.top())) for name in ("PUT", "BINPUT", "LONG_BINPUT")}
