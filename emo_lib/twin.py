@@ -87,7 +87,7 @@ def _check_space(root, steps):
     if (free := shutil.disk_usage(there).free) < 1.02*need:
         raise OSError(f"{root}: the twin needs {need/1e9:.2f} GB, the disk has {free/1e9:.2f} GB free; ask for fewer subjects, shorter trials or signals=False")
 
-# %% ../nbs/14_twin.ipynb #8a625d51
+# %% ../nbs/14_twin.ipynb #3028742a
 def write_twin(name, root, subjects=3, seed=0, seconds_per_trial=None, emotion=1.0, subject_effect=1.0, session_drift=1.0,
                generation="new", features="all", signals=True, eye=True, raw=False, columns="channel", progress=False):
     """Write a synthetic twin of "SEED", "SEED-IV", "SEED-V", "SEED-VII" or "FACED" into the folder `root`, in the official layout, and TWIN.json with its truth.
@@ -103,8 +103,8 @@ def write_twin(name, root, subjects=3, seed=0, seconds_per_trial=None, emotion=1
     cfg, root = TwinSettings(name, seed, seconds_per_trial, emotion, subject_effect, session_drift), Path(root)
     numbers = _check_subjects(subjects, cfg.spec)
     ask = Ask(_check_features(features, name), bool(signals), bool(eye), _check_raw(raw, cfg.spec), generation, columns)
-    if not (ask.signals or ask.features or ask.eye and cfg.spec.eye or ask.raw): raise ValueError("nothing to write: signals=False and no features, eyes or recordings")
     steps = list(STEPS[name](cfg, numbers, ask))
+    if not steps or not (ask.signals or ask.features or ask.eye and cfg.spec.eye or ask.raw): raise ValueError("nothing to write: signals=False and no features, eyes or recordings")
     _clear(root); _check_space(root, steps)
     record = _record(cfg, numbers, steps, ask)
     write_json(root/"TWIN.json", record)

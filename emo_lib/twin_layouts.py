@@ -175,7 +175,7 @@ def write_times(cfg, path, root):
     rows = zip(*recorded_bounds(cfg, 1)[0])
     write_bytes(root/path, "".join(f"{name}_point_list = {[round(cfg.spec.raw_sfreq*t) for t in row]} #1000Hz\n" for name, row in zip(("start", "end"), rows)))
 
-# %% ../nbs/14_twin_layouts.ipynb #9c7e2d42
+# %% ../nbs/14_twin_layouts.ipynb #cc00cf72
 def seed_folders(generation):
     "SEED's folders of signals and of features, {window_s: folder}. Errors: ValueError for an unknown generation."
     new = Path("SEED_EEG")
@@ -193,7 +193,7 @@ def seed_steps(cfg, subjects, ask):
     if ask.raw: yield Step((signals.with_name("SEED_RAW_EEG")/"time.txt",), 1e3, partial(write_times, cfg, signals.with_name("SEED_RAW_EEG")/"time.txt"))
     for i in subjects:
         for s in _sessions(cfg):
-            eyes = ask.eye and ask.generation == "new" and long and i not in WITHOUT_EYES
+            eyes = ask.eye and ask.generation == "new" and long and i not in WITHOUT_EYES and (cfg.seconds_per_trial is None or ask.signals or ask.features)
             yield from _seed_session(cfg, i, s, ask, signals, features, eyes)
 
 def _seed_session(cfg, i, s, ask, signals, features, eyes):

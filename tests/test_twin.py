@@ -110,7 +110,7 @@ def test_windows_of_a_trial_resemble_each_other(tmp_path):
     (dict(name="SEED-X"), "SEED-IV"), (dict(subjects=0), "1 to 15"), (dict(subjects=16), "1 to 15"), (dict(subjects=True), "1 to 15"), (dict(subjects=2.5), "1 to 15"),
     (dict(seconds_per_trial=.5), "at least one window"), (dict(name="SEED-IV", seconds_per_trial=3.9), "at least one window"), (dict(seconds_per_trial=float("nan")), "at least one window"),
     (dict(emotion=-1), "emotion"), (dict(subject_effect=-.1), "subject_effect"), (dict(session_drift=float("inf")), "session_drift"), (dict(emotion="strong"), "emotion"),
-    (dict(seed="a"), "seed"), (dict(generation="newest"), "generation"), (dict(features=("de_LDS", "dasm_LDS")), "dasm_LDS"), (dict(features=None, signals=False, eye=False), "nothing to write")])
+    (dict(seed="a"), "seed"), (dict(generation="newest"), "generation"), (dict(features=("de_LDS", "dasm_LDS")), "dasm_LDS"), (dict(features=None, signals=False), "nothing to write")])
 def test_impossible_parameters(kw, said, tmp_path):
     with pytest.raises(ValueError, match=said): T.write_twin(**{"name": "SEED", "root": tmp_path/"x", "seconds_per_trial": 4, **kw})
     assert not (tmp_path/"x").exists()
