@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['MINUTE', 'N_TRIALS', 'AMPLITUDE', 'SLOPE', 'MAINS', 'CLIPPED', 'RELEASED_DE', 'DATA_FILES', 'DATED', 'BEST', 'MARGIN',
-           'spectrum', 'Look', 'look', 'unit_of', 'signal_faults', 'signals_of', 'raw_signals', 'looks_of', 'all_looks',
-           'first_file', 'check_signals', 'feature_name', 'feature_faults', 'check_features', 'twin_parameters',
-           'known_seconds', 'length_faults', 'check_lengths', 'check_labels', 'ends', 'same_content', 'data_files',
-           'check_duplicates', 'text_orders', 'told', 'dates_of', 'moved_by_dates', 'check_names', 'fits', 'mismatches',
-           'feature_power', 'powers', 'whole_subjects', 'mismatch_problem', 'check_match', 'claims_eeg', 'check']
+           'FAR', 'spectrum', 'Look', 'look', 'unit_of', 'signal_faults', 'signals_of', 'raw_signals', 'looks_of',
+           'all_looks', 'first_file', 'check_signals', 'feature_name', 'feature_faults', 'check_features',
+           'twin_parameters', 'known_seconds', 'length_faults', 'check_lengths', 'check_labels', 'ends', 'same_content',
+           'data_files', 'check_duplicates', 'text_orders', 'told', 'dates_of', 'moved_by_dates', 'check_names', 'fits',
+           'mismatches', 'feature_power', 'powers', 'whole_subjects', 'mismatch_problem', 'check_match', 'claims_eeg',
+           'check']
 
 # %% ../nbs/08_checks.ipynb #d170615d
 import json, re
@@ -287,24 +288,23 @@ def check_names(ds):
             out.append(Problem(str(at), "files of each subject with the dates of the release", f"dates of other subjects: {told(moved, [ds.spec.subjects, present])}", "give the files their released numbers back, or " + AGAIN))
     return out, seen
 
-# %% ../nbs/08_checks.ipynb #e7cb3e65
-BEST, MARGIN = 0.4, 0.2
+# %% ../nbs/08_checks.ipynb #eb507a76
+BEST, MARGIN, FAR = 0.4, 0.2, 4.0                    # correlations; and the difference of log2 powers beyond which there is nothing to learn
 
 def fits(a, b):
     """How well each of a (session, ...) fits each of b (session, ...), log powers (trial, channel, band): correlations (session, session)."""
     def alone(x):
         x = np.asarray(x, float)
-        x = x - x.mean(2, keepdims=True)
-        x = (x - x.mean(0)).reshape(len(x), -1)
+        x = x - np.median(x, axis=2, keepdims=True)
+        x = (x - np.median(x, axis=0)).clip(-FAR, FAR).reshape(len(x), -1)
         return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     return alone(a) @ alone(b).T
 
 def mismatches(who, s):
-    """{(subject, session): the one it fits} from fits s and the list `who` of pairs, where another one fits far better than its own."""
-    best, own = s.argmax(1), np.diag(s)
-    return {who[i]: who[j] for i, j in enumerate(best) if s[i, j] > BEST and s[i, j] - own[i] > MARGIN}
+    """{(subject, session): the one it fits} from fits s and the list `who` of pairs, where two fit each other far better than the first its own."""
+    return {who[i]: who[j] for i, j in enumerate(s.argmax(1)) if s[:, j].argmax() == i and s[i, j] > BEST and s[i, j] - s[i, i] > MARGIN}
 
-# %% ../nbs/08_checks.ipynb #d11f7f31
+# %% ../nbs/08_checks.ipynb #464e65c0
 def feature_power(ds, source, session, trials, window_s):
     """Log power (trial, channel, band) of the first minute of `trials` from a Source of released features; None when it has not all of them."""
     name = feature_name(source.content.get(session, {}))
@@ -315,10 +315,10 @@ def feature_power(ds, source, session, trials, window_s):
     return np.log2(np.maximum(x, 1e-12)) if name.startswith("psd") else x
 
 def powers(ds, looks):
-    """{(kind, window_s): {(subject, session): (folder, log power (trial, channel, band))}} of signals, raw recordings and the features that belong to them."""
+    """{(kind, window_s): {(subject, session): (folder, log power (trial, channel, band))}} of signals, raw recordings and released features, without signals that have faults of their own."""
     out, trials = defaultdict(dict), tuple(range(1, N_TRIALS + 1))
     for (kind, path, subject, n), ls in looks.items():
-        if tuple(l.trial for l in ls) == trials: out[kind, None][subject, n] = path.parent, np.stack([l.power for l in ls])
+        if tuple(l.trial for l in ls) == trials and not any(signal_faults(ls)): out[kind, None][subject, n] = path.parent, np.stack([l.power for l in ls])
     for (kind, w, subject, n), s in ds._at.items():
         if kind == "features" and out and (x := feature_power(ds, s, n, trials, w)) is not None: out[kind, w][subject, n] = s.path.parent, x
     return out

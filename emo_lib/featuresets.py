@@ -307,12 +307,12 @@ class Plan:
             eye = {"eye": self.eye} if hasattr(self.ds, "eye") else {}
             return self.ds.features(self.feature, window_s=self.window_s, subjects=[subject], sessions=[session], **eye)
 
-# %% ../nbs/15_featuresets.ipynb #96fca518
+# %% ../nbs/15_featuresets.ipynb #7102ba61
 def make_plan(ds, out, source, feature, window_s, eye=True, pipeline=None, steps=None, options=None):
     """A Plan; see `write_features`. Errors: ValueError, TypeError for what cannot be, before any file is read."""
     if source not in KINDS: raise ValueError(f"source: expected one of {', '.join(map(repr, KINDS))}, found {source!r}")
     about, recipe = dict(dataset=ds.spec.name, provenance=ds.provenance, source=source, eye=bool(eye)), None
-    if source != "raw" and (pipeline or steps): raise TypeError(f"pipeline, steps: only for source='raw'; {source!r} features are computed without them")
+    if source != "raw" and (pipeline or steps): raise ValueError(f"pipeline, steps: only for source='raw'; {source!r} features are made without them")
     base, (ds, more) = ds, raw_reader(ds, pipeline, steps) if source == "raw" else (ds, {})
     if source == "released": check_released(ds, feature, options)
     else: recipe = make_recipe(ds, feature, window_s, **options or {})
