@@ -6,35 +6,38 @@
 __all__ = ['TwinSpec', 'DataSpec', 'data_faults', 'GridSpec', 'GridError', 'read_grid', 'changed_demo', 'shards', 'cells',
            'notebook_parameters', 'FeaturesJob', 'TableJob']
 
-# %% ../nbs/55_grid.ipynb #02e9b8c6
+# %% ../nbs/55_grid.ipynb #a6ced7c3
 from pathlib import Path
 from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 from .brain import TwinSettings
 from .cells import CellSpec, Strict, explain
-from .datasets import DATASETS
+from .datasets import DATASETS, reader_arguments
 from .facts import SPECS
 from .featuresets import FEATURES
+from .preprocess import settle
 from .twin_layouts import TWIN_FEATURES
 
-# %% ../nbs/55_grid.ipynb #69a1b51a
+# %% ../nbs/55_grid.ipynb #e4922c6b
 class TwinSpec(Strict):
-    """A synthetic twin, written when the data set has no `root`: arguments of `write_twin`. `emotion`, `subject_effect`, `session_drift`: None takes the default."""
+    """A synthetic twin, written when the data set has no `root`: arguments of `write_twin`. `emotion`, `subject_effect`, `session_drift`: None takes the default; `raw`: None writes no recordings."""
     subjects: int = Field(3, ge=1)
     seconds_per_trial: float | None = Field(None, gt=0, allow_inf_nan=False)
     seed: int = Field(0, ge=0, lt=2**63, strict=True)
     emotion: float | None = Field(None, ge=0, allow_inf_nan=False)
     subject_effect: float | None = Field(None, ge=0, allow_inf_nan=False)
     session_drift: float | None = Field(None, ge=0, allow_inf_nan=False)
+    raw: Literal["int16", "int32"] | None = None
 
-# %% ../nbs/55_grid.ipynb #22f800bf
+# %% ../nbs/55_grid.ipynb #f9b5816e
 class DataSpec(Strict):
     """One data set of a grid: where it lies and which features are used.
 
     root : folder of a real download, or None for a twin; twin : how the twin is made
     feature, window_s : a feature set's name and its window in seconds (None: the data set's own)
-    source : "preprocessed" computes the features from the signals, "released" takes the download's own
+    source : "preprocessed" computes the features from the signals, "raw" from the recordings, "released" takes the download's own;  pipeline, steps : for "raw", see `preprocess`
+    eye : carry the eye features along;  jobs : processes that compute features
     read : further arguments of `open_dataset` (a BIDS folder's trial types, say)
     subjects_per_job : how many subjects a job runs, 0 for all
     """
@@ -42,7 +45,11 @@ class DataSpec(Strict):
     twin: TwinSpec | None = None
     feature: str = "de_LDS"
     window_s: float | None = Field(None, gt=0, allow_inf_nan=False)
-    source: Literal["preprocessed", "released"] = "preprocessed"
+    source: Literal["preprocessed", "raw", "released"] = "preprocessed"
+    pipeline: str | None = None
+    steps: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    eye: bool = True
+    jobs: int = Field(1, ge=1)
     read: dict[str, Any] = Field(default_factory=dict)
     subjects: list[int | str] | None = Field(None, min_length=1)
     subjects_per_job: int = Field(0, ge=0)
@@ -57,19 +64,24 @@ class DataSpec(Strict):
     def _one_source(self):
         if self.root is None and self.twin is None: raise ValueError("give `root`, the folder of a download, or `twin`")
         if self.subjects and len(set(self.subjects)) < len(self.subjects): raise ValueError(f"subjects: expected each once, found {self.subjects}")
-        if self.source == "preprocessed" and self.feature not in FEATURES: raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
+        if self.source != "raw" and (self.pipeline or self.steps): raise ValueError(f"pipeline, steps: only for source 'raw', found source {self.source!r}")
+        if self.source == "raw": settle(**{"pipeline": self.pipeline} if self.pipeline else {}, **self.steps)
+        if self.source != "released" and self.feature not in FEATURES: raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
         return self
 
-# %% ../nbs/55_grid.ipynb #414a69c6
+# %% ../nbs/55_grid.ipynb #c379a84a
 def data_faults(name, data):
     """The faults of a data set's entry that only show when its name is known: a list of lines. name : str; data : DataSpec."""
     if name not in DATASETS: return [f"data: unknown data set {name!r}; known: {', '.join(DATASETS)}"]
-    if data.read and name != "BIDS": return [f"data.{name}.read: only a BIDS folder is read with arguments, found {data.read}"]
+    if unknown := [k for k in data.read if k not in reader_arguments(name)]: return [f"data.{name}.read: unknown {', '.join(unknown)}; known: {', '.join(reader_arguments(name)) or 'none'}"]
+    if data.source == "raw" and not (name in SPECS and SPECS[name].raw_drop): return [f"data.{name}.source: {name} has no raw recordings"]
     if data.root or data.twin is None: return []
     twin, out = data.twin.model_dump(exclude_none=True), []
     if name not in SPECS: return [f"data.{name}.twin: there is no twin of {name}; give `root`"]
     n = twin.pop("subjects")
     if n > SPECS[name].n_subjects: out.append(f"data.{name}.twin.subjects: expected at most {SPECS[name].n_subjects}, found {n}")
+    if data.source == "raw" and not twin.pop("raw", None): out.append(f"data.{name}.twin.raw: expected int16 or int32 for source 'raw', found nothing")
+    twin.pop("raw", None)
     try: TwinSettings(name, **twin)
     except ValueError as e: out.append(f"data.{name}.twin: {e}")
     if (length := data.twin.seconds_per_trial) and (data.window_s or SPECS[name].window_s) > length:
@@ -179,7 +191,7 @@ def notebook_parameters(spec, names, before):
     try: return spec(**given)
     except ValidationError as e: raise GridError(explain(e)) from None
 
-# %% ../nbs/55_grid.ipynb #d8b0769b
+# %% ../nbs/55_grid.ipynb #ace4e2b9
 class FeaturesJob(Strict):
     """Parameters of nbs/runs/features.ipynb: what `emo_lib.featuresets.write_features` needs."""
     dataset: str
@@ -187,7 +199,11 @@ class FeaturesJob(Strict):
     out: Path
     feature: str = "de_LDS"
     window_s: float | None = Field(None, gt=0, allow_inf_nan=False)
-    source: Literal["preprocessed", "released"] = "preprocessed"
+    source: Literal["preprocessed", "raw", "released"] = "preprocessed"
+    pipeline: str | None = None
+    steps: dict[str, dict[str, Any] | None] = Field(default_factory=dict)
+    eye: bool = True
+    jobs: int = Field(1, ge=1)
     read: dict[str, Any] = Field(default_factory=dict)
     subjects: list[int | str] | None = Field(None, min_length=1)
 
