@@ -102,7 +102,7 @@ def twin_features(cfg, subject, session, name, window_s=None):
     trials = (twin_trial(cfg, subject, session, k)[:len(spec.channels)] for k in range(1, spec.n_trials(session) + 1))
     return {k: smoothed(p[w], name).swapaxes(0, 1) for k, p in enumerate(trial_features(spec, trials, (w,)), 1)}
 
-# %% ../nbs/14_twin_layouts.ipynb #a63b7bc3
+# %% ../nbs/14_twin_layouts.ipynb #51ca2ed2
 @dataclass(frozen=True)
 class Ask:
     "What a twin shall hold: names of `features`, `signals`, `eye`, `raw` (bits of a .cnt, 0 for none), SEED's `generation`, SEED-V's order of `columns`."
@@ -123,8 +123,13 @@ def _sessions(cfg): return range(1, cfg.spec.n_sessions + 1)
 def _trials(cfg, session): return range(1, cfg.spec.n_trials(session) + 1)
 def _stem(cfg, subject, session): return cfg.spec.file_stems[session][subject - cfg.spec.first_subject]
 
-def signal_size(cfg, sessions): return 8*len(cfg.channels)*sum(cfg.samples(s, k) for s in sessions for k in _trials(cfg, s))   # bytes
-def feature_size(cfg, sessions, names, window_s): return signal_size(cfg, sessions)*len(names)*len(cfg.spec.bands)/(cfg.spec.sfreq*window_s)
+def signal_size(cfg, sessions):
+    "Bytes of the preprocessed signals of some sessions of one subject."
+    return 8*len(cfg.channels)*sum(cfg.samples(s, k) for s in sessions for k in _trials(cfg, s))
+
+def feature_size(cfg, sessions, names, window_s):
+    "Bytes of the features `names` of some sessions of one subject."
+    return signal_size(cfg, sessions)*len(names)*len(cfg.spec.bands)/(cfg.spec.sfreq*window_s)
 
 # %% ../nbs/14_twin_layouts.ipynb #79cd3257
 def _kept(trials, add, key):
@@ -269,7 +274,7 @@ def seed_v_steps(cfg, subjects, ask):
         if ask.eye: yield Step((eye,), 5e5, partial(_v_eye, cfg, i, eye))
         if ask.raw: yield from (raw_step(cfg, i, s, ask, Path("EEG_raw")/f"{_stem(cfg, i, s)}.cnt") for s in _sessions(cfg))
 
-# %% ../nbs/14_twin_layouts.ipynb #e52341b2
+# %% ../nbs/14_twin_layouts.ipynb #48ec99fc
 PRESSED_KEYS = "1_20221001_1"                                                      # the twin's recording with KeyPad events (which one it is in the release, no page says)
 
 def vii_stem(subject, session):
@@ -277,7 +282,9 @@ def vii_stem(subject, session):
     first = {1: date(2022, 10, 1), 9: date(2022, 11, 5), 14: date(2022, 10, 15)}.get(subject, date(2022, 10, 2) + timedelta(2*subject))
     return f"{subject}_{first + timedelta(3*(session - 1)):%Y%m%d}_{session}"
 
-def clip_events(bounds): return [(t, str(code)) for pair in bounds for code, t in enumerate(pair, 1)]       # 1 where a clip begins, 2 where it ends
+def clip_events(bounds):
+    "Events [(onset in s, text)] of `bounds` ((start, end) of each clip): 1 where a clip begins, 2 where it ends."
+    return [(t, str(code)) for pair in bounds for code, t in enumerate(pair, 1)]
 
 def vii_events(cfg, subject, session):
     "Events of a recording, [(onset in s, text)], with the faults of the official ones, and its beginning, a datetime."
