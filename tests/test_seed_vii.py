@@ -197,7 +197,7 @@ def test_nan_in_signals(vii):
 def test_two_files_with_one_content(vii, folder):
     shutil.copy(vii/folder/"2.mat", vii/folder/"10.mat")
     _, problems = verify("SEED-VII", vii)
-    assert [p.path for p in problems] == [str(vii/folder/"10.mat")] and str(vii/folder/"2.mat") in problems[0].found
+    assert len(problems) == 1 and "same content" in problems[0].found and all(str(vii/folder/f"{i}.mat") in str(problems[0]) for i in (2, 10))
 
 
 @pytest.mark.parametrize("folder, stems", [("EEG_preprocessed", [""]), ("EEG_features", ["psd_", "de_", "de_LDS_"])])
@@ -231,6 +231,7 @@ def test_the_caveat_travels_and_follows_the_data(vii):
     caveat = ds.features("de", sessions=[2]).attrs["eye_caveat"]
     assert caveat.startswith("9 of 33 features (eye_25, ") and "luminance" in caveat
     assert "eye_caveat" not in ds.features("de", eye=False).attrs
+    assert ds.eye_notes(ds.eye(2, 2))["eye_caveat"].startswith("9 of 33 features")
     change(vii/"EYE_features/2.mat", lambda d: d.update({k: np.random.default_rng(0).normal(size=x.shape) for k, x in d.items()}))
     assert "no feature is constant" in open_dataset("SEED-VII", vii).features("de", subjects=[2]).attrs["eye_caveat"]
 
@@ -371,7 +372,7 @@ def test_names_and_doubles_of_recordings(raw):
     (raw/"EEG_raw/2_20221120.cnt").unlink()
     shutil.copy(raw/"EEG_raw/2_20221011_1.cnt", raw/"EEG_raw/2_20221012_2.cnt")
     _, problems = verify("SEED-VII", raw)
-    assert any("the same content" in p.found and p.path.endswith("2_20221012_2.cnt") for p in problems)
+    assert any("same content" in p.found and "2_20221012_2.cnt" in str(p) for p in problems)
 
 
 # ---- all at once

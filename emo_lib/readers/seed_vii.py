@@ -7,10 +7,10 @@ __all__ = ['SIGNAL_KEY', 'FEATURE_KEY', 'ORDER', 'STARTS', 'LUMINANCE', 'FOLDERS
            'by_session', 'key_faults', 'axis_orders', 'axes_of', 'feature_content', 'flat_content', 'length_problems',
            'lacking_features', 'clock_time', 'trigger_rows', 'trigger_times', 'laid_over', 'csv_times', 'paired',
            'started_at', 'shifted', 'trial_bounds', 'trial_constants', 'eye_caveat', 'caveat_of', 'wrong_root',
-           'list_folder', 'look', 'look_raw', 'same_files', 'same_trials', 'SeedViiReader']
+           'list_folder', 'look', 'look_raw', 'same_trials', 'SeedViiReader']
 
-# %% ../../nbs/05_seed_vii.ipynb #700ad383
-import filecmp, re
+# %% ../../nbs/05_seed_vii.ipynb #b6b3d6f2
+import re
 from collections import Counter
 from datetime import date, datetime, time
 from pathlib import Path
@@ -166,13 +166,15 @@ def laid_over(times, marks, tolerance=0.5):
         raise FileFault(f"{len(marks)} events 1 and 2, of which {hits[best]:.0f} coincide with the clock times at the best shift and {rival:.0f} at another (needed are nine in ten and at least 6, at one shift only)", "")
     return float(np.median(shift[np.abs(shift - shift[best]) < tolerance])), int(hits[best])
 
-# %% ../../nbs/05_seed_vii.ipynb #9c993591
+# %% ../../nbs/05_seed_vii.ipynb #a37b6186
 def csv_times(csv, name, n_trials):
     "`trigger_times` of recording `name`, faults with the name of the file `csv`. Errors: FileFault."
     try: return trigger_times(csv, n_trials, datetime.strptime(name.split("_")[1], "%Y%m%d").date())
     except FileFault as e: raise FileFault(f"{csv.parent.name}/{csv.name} with {e.args[0]}", e.args[1]) from e
 
-def paired(seconds): return tuple(map(tuple, np.asarray(seconds).reshape(-1, 2).round(3).tolist()))    # ((start, end), ...) of start and end in turn
+def paired(seconds):
+    "((start, end), ...) in s, rounded to ms, of `seconds`, start and end in turn."
+    return tuple(map(tuple, np.asarray(seconds).reshape(-1, 2).round(3).tolist()))
 
 def started_at(times, start):
     "Bounds in seconds of a recording that began at clock time `start` (\"HH:MM:SS\") of the day of `times`. Errors: FileFault."
@@ -276,15 +278,7 @@ def look_raw(source, spec, save_info, starts):
     source.content = {session: {"": {t: round((b - a)*h.sfreq) for t, (a, b) in enumerate(bounds, 1)}}}
     source.notes = {"trial_bounds": evidence, "cnt_width": f"{h.n_bytes} bytes: {h.n_bytes_why}"}
 
-# %% ../../nbs/05_seed_vii.ipynb #78458b4b
-def same_files(sources):
-    "Problems of files that have, byte for byte, the content of another subject's or session's."
-    for i, s in enumerate(sources):
-        for o in sources[:i]:
-            try: same = o.kind == s.kind and o.path.stat().st_size == s.path.stat().st_size and filecmp.cmp(o.path, s.path, shallow=False)
-            except OSError: same = False           # told when it is read
-            if same: yield Problem(str(s.path), "another recording in every file", f"the same content as {o.path}", AGAIN); break
-
+# %% ../../nbs/05_seed_vii.ipynb #2a3cb92d
 def same_trials(source):
     "The Problem of trials of a signals or features Source that have the same numbers as an earlier one, or nothing."
     name, twice = "" if source.kind == "signals" else next(iter(trial_keys(source.shapes, FEATURE_KEY))), []
@@ -298,7 +292,7 @@ def same_trials(source):
         seen.setdefault(digest, key)
     if twice: yield Problem(str(source.path), "another recording in every trial", f"the same numbers in {some(f'{a} and {b}' for a, b in twice)}", AGAIN)
 
-# %% ../../nbs/05_seed_vii.ipynb #f26d2056
+# %% ../../nbs/05_seed_vii.ipynb #63bd3118
 class SeedViiReader(LayoutReader):
     """Reads SEED-VII in its official layout.
 
@@ -334,6 +328,9 @@ class SeedViiReader(LayoutReader):
         order, _ = axes_of([s for k, s in source.shapes.items() if FEATURE_KEY.match(k)], len(self.spec.channels), len(self.spec.bands))
         return {t: x.transpose([order.index(w) for w in ("window", "channel", "band")]) for t, x in self._arrays(source, session, name + "_").items()}
     def read_eye(self, source, session): return self._arrays(source, session)
+    def eye_notes(self, seen):
+        "What must stand in the attrs of any feature set with these eye features `seen` {trial: (window, eye_feature)}: {name: text}."
+        return {"eye_caveat": eye_caveat(seen, self.spec.eye)}
     def read_signals(self, source, session):
         for t, clip in enumerate(self.spec.clips[session], 1): yield t, load_arrays(source.path, [str(clip)], source.shapes)[str(clip)], self.spec.sfreq
     def recording(self, source, session):
@@ -354,8 +351,6 @@ class SeedViiReader(LayoutReader):
         if odd := {str(t): x.shape for t, x in data.items() if x.size != max(x.shape)}: raise LayoutError([Problem(str(source.path), "one series of numbers in each trial", shape_text(odd), AGAIN)])
         return {t: x.ravel().astype(float) for t, x in data.items()}
     def problems(self, deep=False):
-        "All faults as a list of Problem. `deep` also reads every whole file: damaged data, NaN and infinities, and files or trials that stand there twice."
+        "All faults as a list of Problem. `deep` also reads every whole file: damaged data, NaN and infinities, and trials that stand there twice."
         found = super().problems(deep)
-        if not deep: return found
-        sources = list(dict.fromkeys(self._at.values()))
-        return found + list(same_files(sources)) + [p for s in sources if s.kind in ("signals", "features") for p in same_trials(s)]
+        return found + [p for s in dict.fromkeys(self._at.values()) if s.kind in ("signals", "features") for p in same_trials(s)] if deep else found
