@@ -379,3 +379,18 @@ def test_single_precision_is_enough():
     x[3, 7], x[4, 0], x[5, 9] = np.nan, np.inf, 1e300
     assert np.argwhere(~np.isfinite(in_single(x))).tolist() == [[3, 7], [4, 0], [5, 9]]
     assert np.abs(in_single(np.arange(10)[None])).max() == 9
+
+class Telling(OnDisk):
+    "A reader and pipeline that found something out about each recording."
+    def trials(self, subjects=None, sessions=None):
+        for t in super().trials(subjects, sessions):
+            steps = [dict(step="notch", parameters={"freq": 50.}, found={}), dict(step="cut", parameters={"start_s": t.trial}, found={})]
+            t.signal = t.signal.assign_attrs(unit_in_file=f"V, subject {t.subject}", rate_in_file=250., steps=json.dumps(steps), odd=["no text"])
+            yield t
+
+def test_what_was_found_out_about_a_recording_is_kept(disk, tmp_path):
+    write_features(Telling(disk.root), tmp_path/"out", progress=False)
+    one = open_features(tmp_path/"out"/"sub-A_ses-1.nc").attrs
+    assert one["unit_in_file"] == "V, subject A" and json.loads(one["preprocessing"]) == [dict(step="notch", parameters={"freq": 50.}, found={})] and "odd" not in one and "units" not in one
+    all_ = load_features(tmp_path/"out").attrs
+    assert json.loads(all_["unit_in_file"]) == {f"{w}/{k}": f"V, subject {w}" for w in "AB" for k in (1, 2)} and all_["rate_in_file"] == 250. and "preprocessing" not in all_
