@@ -133,7 +133,19 @@ SPREAD = {
 
 def _rng(seed, *names): return np.random.default_rng(derive_seed(seed, *names))
 
-# %% ../nbs/14_brain.ipynb #149beae2
+# %% ../nbs/14_brain.ipynb #d0c656fe
+def _check_settings(cfg):
+    "Errors of TwinSettings: ValueError for an unknown name, a seed that is no whole number, a negative or infinite strength, a trial shorter than one window."
+    if cfg.name not in SPECS: raise ValueError(f"name: no twin of {cfg.name!r}; there are: {', '.join(SPECS)}")
+    if isinstance(cfg.seed, bool) or not isinstance(cfg.seed, (int, np.integer)): raise ValueError(f"seed: expected a whole number, found {cfg.seed!r}")
+    for k in ("emotion", "subject_effect", "session_drift"):
+        v = getattr(cfg, k)
+        if isinstance(v, bool) or not (isinstance(v, (int, float)) and np.isfinite(v) and v >= 0): raise ValueError(f"{k}: expected a strength of 0 or more (0 switches it off), found {v!r}")
+    s, w = cfg.seconds_per_trial, cfg.spec.window_s
+    if s is not None and not (isinstance(s, (int, float)) and np.isfinite(s) and s >= w):
+        raise ValueError(f"seconds_per_trial: expected at least one window of {w:g} s, or None for the lengths of the release; found {s!r}")
+
+# %% ../nbs/14_brain.ipynb #4827deed
 @dataclass(frozen=True)
 class TwinSettings:
     """Which twin: data set `name` (see SPECS), `seed`, `seconds_per_trial` (None: the release's lengths) and three strengths >= 0 (0 off, 1 default).
@@ -146,15 +158,7 @@ class TwinSettings:
     emotion: float = 1.
     subject_effect: float = 1.
     session_drift: float = 1.
-    def __post_init__(self):
-        if self.name not in SPECS: raise ValueError(f"name: no twin of {self.name!r}; there are: {', '.join(SPECS)}")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, (int, np.integer)): raise ValueError(f"seed: expected a whole number, found {self.seed!r}")
-        for k in ("emotion", "subject_effect", "session_drift"):
-            v = getattr(self, k)
-            if isinstance(v, bool) or not (isinstance(v, (int, float)) and np.isfinite(v) and v >= 0): raise ValueError(f"{k}: expected a strength of 0 or more (0 switches it off), found {v!r}")
-        s, w = self.seconds_per_trial, self.spec.window_s
-        if s is not None and not (isinstance(s, (int, float)) and np.isfinite(s) and s >= w):
-            raise ValueError(f"seconds_per_trial: expected at least one window of {w:g} s, or None for the lengths of the release; found {s!r}")
+    def __post_init__(self): _check_settings(self)
     @property
     def spec(self): return SPECS[self.name]
     @property
