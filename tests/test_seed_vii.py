@@ -236,6 +236,17 @@ def test_the_caveat_travels_and_follows_the_data(vii):
     assert "no feature is constant" in open_dataset("SEED-VII", vii).features("de", subjects=[2]).attrs["eye_caveat"]
 
 
+def test_continuous_labels_that_are_not_there_or_no_series(vii):
+    ds = open_dataset("SEED-VII", vii)
+    for subject, session in ((3, 1), (2, 9)):
+        with pytest.raises(ValueError, match="there are: subjects 2, 10"): ds.continuous_labels(subject, session)
+    with pytest.raises(ValueError, match="none"): SeedViiReader(vii.parent).continuous_labels(2, 1)
+    change(vii/"continuous_labels/2.mat", lambda d: d.update({"2": np.zeros((2, 3)), "25": np.full((1, 4), np.nan)}))
+    ds = open_dataset("SEED-VII", vii)
+    with pytest.raises(LayoutError, match=r"one series of numbers.*\(2, 3\) in 2"): ds.continuous_labels(2, 1)
+    with pytest.raises(LayoutError, match="NaN"): ds.continuous_labels(2, 2)
+
+
 # ---- folders and names
 
 def test_wrong_folders(vii, tmp_path):

@@ -7,7 +7,7 @@ __all__ = ['SIGNAL_KEY', 'FEATURE_KEY', 'ORDER', 'STARTS', 'LUMINANCE', 'FOLDERS
            'by_session', 'key_faults', 'axis_orders', 'axes_of', 'feature_content', 'flat_content', 'length_problems',
            'lacking_features', 'clock_time', 'trigger_rows', 'trigger_times', 'laid_over', 'csv_times', 'paired',
            'started_at', 'shifted', 'trial_bounds', 'trial_constants', 'eye_caveat', 'caveat_of', 'wrong_root',
-           'list_folder', 'look', 'look_raw', 'same_trials', 'SeedViiReader']
+           'list_folder', 'look', 'look_raw', 'same_trials', 'SeedViiFolders', 'SeedViiReader']
 
 # %% ../../nbs/05_seed_vii.ipynb #b6b3d6f2
 import re
@@ -166,7 +166,7 @@ def laid_over(times, marks, tolerance=0.5):
         raise FileFault(f"{len(marks)} events 1 and 2, of which {hits[best]:.0f} coincide with the clock times at the best shift and {rival:.0f} at another (needed are nine in ten and at least 6, at one shift only)", "")
     return float(np.median(shift[np.abs(shift - shift[best]) < tolerance])), int(hits[best])
 
-# %% ../../nbs/05_seed_vii.ipynb #a37b6186
+# %% ../../nbs/05_seed_vii.ipynb #f3a5f2a6
 def csv_times(csv, name, n_trials):
     "`trigger_times` of recording `name`, faults with the name of the file `csv`. Errors: FileFault."
     try: return trigger_times(csv, n_trials, datetime.strptime(name.split("_")[1], "%Y%m%d").date())
@@ -189,6 +189,7 @@ def shifted(times, header, marks, fault):
     except FileFault as e: raise FileFault(f"{fault}; {e.args[0]}", f"give the clock time at which the recording began: starts={{{name!r}: 'HH:MM:SS'}} (its header says {header.start})") from e
     return paired(seconds - shift), f"trigger_info.csv, laid over {n} of {len(marks)} events of the recording, because of {fault}"
 
+# %% ../../nbs/05_seed_vii.ipynb #8df6087d
 def trial_bounds(header, n_trials, csv, starts=STARTS):
     """(bounds ((start, end) of each trial, s), evidence) of a recording, from its CntHeader and the path `csv` of its trigger_info.csv, which need not exist.
 
@@ -292,14 +293,9 @@ def same_trials(source):
         seen.setdefault(digest, key)
     if twice: yield Problem(str(source.path), "another recording in every trial", f"the same numbers in {some(f'{a} and {b}' for a, b in twice)}", AGAIN)
 
-# %% ../../nbs/05_seed_vii.ipynb #63bd3118
-class SeedViiReader(LayoutReader):
-    """Reads SEED-VII in its official layout.
-
-    root : the folder that holds EEG_preprocessed, EEG_features, EYE_features, EEG_raw and save_info, or some of them
-    starts : {recording: "HH:MM:SS"}, the clock time at which a recording with bad triggers began, beside the two that are known (STARTS)
-    Opening reads headers only and raises nothing; see `problems`. Errors: ValueError for a start that is no time.
-    """
+# %% ../../nbs/05_seed_vii.ipynb #f37993c6
+class SeedViiFolders(LayoutReader):
+    "The folders of SEED-VII: what is in them and what is wrong; see SeedViiReader."
     def __init__(self, root, spec="SEED-VII", starts=None):
         self.starts = STARTS | dict(starts or {})
         for name, t in self.starts.items():
@@ -307,7 +303,7 @@ class SeedViiReader(LayoutReader):
             except (TypeError, ValueError): raise ValueError(f"starts: expected clock times such as '14:25:34', found {t!r} for {name}") from None
         super().__init__(root, spec)
     def scan(self):
-        sources, problems = [], []
+        sources, problems, self._labels = [], [], {}
         for folder, kind in FOLDERS.items():
             if not (self.root/folder).is_dir(): continue
             found, odd = list_folder(self.root/folder, kind, self.spec)
@@ -319,6 +315,19 @@ class SeedViiReader(LayoutReader):
         problems += [p for s in sources if s.kind == "labels" for p in s.problems()]
         return [s for s in sources if s.kind != "labels"], problems
     def released_name(self, kind, subject, session): return f"{subject}_DATE_{session}.cnt" if kind == "raw" else f"{subject}.mat"
+    def problems(self, deep=False):
+        "All faults as a list of Problem. `deep` also reads every whole file: damaged data, NaN and infinities, and trials that stand there twice."
+        found = super().problems(deep)
+        return found + [p for s in dict.fromkeys(self._at.values()) if s.kind in ("signals", "features") for p in same_trials(s)] if deep else found
+
+# %% ../../nbs/05_seed_vii.ipynb #018bd46f
+class SeedViiReader(SeedViiFolders):
+    """Reads SEED-VII in its official layout.
+
+    root : the folder that holds EEG_preprocessed, EEG_features, EYE_features, EEG_raw and save_info, or some of them
+    starts : {recording: "HH:MM:SS"}, the clock time at which a recording with bad triggers began, beside the two that are known (STARTS)
+    Opening reads headers only and raises nothing; see `problems`. Errors: ValueError for a start that is no time.
+    """
     def _arrays(self, source, session, stem=""):
         "{trial: array} of one session's keys of a MATLAB file."
         keys = {t: f"{stem}{clip}" for t, clip in enumerate(self.spec.clips[session], 1)}
@@ -346,11 +355,7 @@ class SeedViiReader(LayoutReader):
         Errors: ValueError when there are none; LayoutError for a damaged file, NaN, or labels that are no series.
         """
         source = self._labels.get(subject)
-        if source is None or str(self.spec.clips[session][0]) not in source.shapes: raise ValueError(f"{self.root} holds no continuous labels of subject {subject}, session {session}; there are: subjects {some(sorted(self._labels), 20) or 'none'}")
+        if source is None or str(next(iter(self.spec.clips.get(session, ())), "")) not in source.shapes: raise ValueError(f"{self.root} holds no continuous labels of subject {subject}, session {session}; there are: subjects {some(sorted(self._labels), 20) or 'none'}")
         data = finite(source, self._arrays(source, session), "trial")
         if odd := {str(t): x.shape for t, x in data.items() if x.size != max(x.shape)}: raise LayoutError([Problem(str(source.path), "one series of numbers in each trial", shape_text(odd), AGAIN)])
         return {t: x.ravel().astype(float) for t, x in data.items()}
-    def problems(self, deep=False):
-        "All faults as a list of Problem. `deep` also reads every whole file: damaged data, NaN and infinities, and trials that stand there twice."
-        found = super().problems(deep)
-        return found + [p for s in dict.fromkeys(self._at.values()) if s.kind in ("signals", "features") for p in same_trials(s)] if deep else found
