@@ -112,11 +112,16 @@ def cut_together(eeg, eye):
     n = {t: min(len(x), len(eye[t])) for t, x in eeg.items()}
     return {t: x[:n[t]] for t, x in eeg.items()}, {t: eye[t][:n[t]] for t in eeg}, counts
 
-# %% ../../nbs/01_layout.ipynb #1129bf8c
+# %% ../../nbs/01_layout.ipynb #e5810b01
 def not_finite(arrays):
     "{key: how many values are NaN or infinite as float32} of {key: array}, without the keys that have none."
-    most = np.finfo("f4").max
-    return {k: int(np.size(x) - np.count_nonzero(np.abs(x) <= most)) for k, x in arrays.items() if np.size(x) and not (-most <= np.min(x) and np.max(x) <= most)}
+    most, out = float(np.finfo("f4").max), {}
+    for key, x in arrays.items():
+        flat = np.ravel(x, order="K")
+        with np.errstate(all="ignore"):
+            if flat.dtype.kind in "iub" or np.dot(flat, flat) <= most**2: continue
+        if n := int(flat.size - np.count_nonzero(np.abs(flat) <= most)): out[key] = n
+    return out
 
 def finite_problem(path, odd):
     "The Problem of NaN or infinite values in the file `path`; `odd` is {where: how many}."
