@@ -379,7 +379,7 @@ def naming(path):
         e.add_note(f"while reading {path}")
         raise
 
-# %% ../nbs/15_featuresets.ipynb #8d4c5ff4
+# %% ../nbs/15_featuresets.ipynb #33a940bb
 def follow(parent):
     """End this process soon after the process number `parent`, its parent, has ended."""
     if any(t.name == "follow" for t in threading.enumerate()): return
@@ -389,6 +389,7 @@ def follow(parent):
     threading.Thread(target=look, name="follow", daemon=True).start()
 
 def called_by(parent, f, item):
+    """f(*item) in a process that ends with its `parent`."""
     follow(parent)
     return f(*item)
 
