@@ -1,9 +1,10 @@
 """Every notebook is one pytest item, run top to bottom in a fresh process; nbs/runs is run by papermill in test_grid.py, the benchmark by `make bench`."""
-import os, subprocess, sys
+import os, subprocess, sys, tempfile
 from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent
+os.environ.setdefault("EMO_CACHE", str(Path(tempfile.gettempdir())/"emo_lib-tests"))      # fingerprints of test files stay out of the user's cache
 RUN = "import sys; from pathlib import Path; from nbdev.test import test_nb; ok, s = test_nb(Path(sys.argv[1])); sys.exit(not ok)"
 
 class Notebook(pytest.Item):

@@ -314,7 +314,7 @@ class Plan:
             eye = {"eye": self.eye} if hasattr(self.ds, "eye") else {}
             return self.ds.features(self.feature, window_s=self.window_s, subjects=[subject], sessions=[session], **eye)
 
-# %% ../nbs/15_featuresets.ipynb #7102ba61
+# %% ../nbs/15_featuresets.ipynb #57a0b457
 def make_plan(ds, out, source, feature, window_s, eye=True, pipeline=None, steps=None, options=None):
     """A Plan; see `write_features`. Errors: ValueError, TypeError for what cannot be, before any file is read."""
     if source not in KINDS: raise ValueError(f"source: expected one of {', '.join(map(repr, KINDS))}, found {source!r}")
@@ -326,6 +326,7 @@ def make_plan(ds, out, source, feature, window_s, eye=True, pipeline=None, steps
     more |= asdict(recipe) if recipe else dict(feature=feature, window_s=None if window_s is None else float(window_s))
     return Plan(base, ds, source, recipe, feature, more["window_s"], bool(eye), json.dumps(about | more, sort_keys=True), Path(out))
 
+# %% ../nbs/15_featuresets.ipynb #50d8a471
 def check_released(ds, feature, options):
     """Errors: TypeError for `options` that released features do not take, ValueError for a `feature` that the download lacks."""
     if options: raise TypeError(f"{sorted(options)} change how features are computed; released ones are only copied")
