@@ -9,7 +9,7 @@ __all__ = ['SMOOTHERS', 'FEATURES', 'VERIFY', 'AGAIN', 'KINDS', 'ROW', 'COMMON',
            'with_signals', 'save_features', 'open_features', 'source_paths', 'source_files', 'source_stamp',
            'right_name', 'finished', 'Plan', 'make_plan', 'check_released', 'raw_reader', 'write_manifest',
            'write_session', 'naming', 'follow', 'called_by', 'in_processes', 'write_features', 'check_folder',
-           'manifest_fault', 'read_manifest', 'load_features', 'all_faults']
+           'manifest_fault', 'read_manifest', 'joined_sessions', 'load_features', 'all_faults']
 
 # %% ../nbs/15_featuresets.ipynb #4be39774
 import json, math, os, tempfile, threading, time, warnings
@@ -448,10 +448,17 @@ def read_manifest(path):
     if fault: raise ValueError(f'{path}: expected the manifest of write_features, {{"files": [{{{", ".join(ROW)}}}, ...]}}; found {fault}; {AGAIN}')
     return said["files"]
 
-# %% ../nbs/15_featuresets.ipynb #34d3bd3a
+# %% ../nbs/15_featuresets.ipynb #32e98075
 COMMON = {"dataset", "feature", "window_s", "provenance", "classes", "fingerprint", "parameters", "eye_note"}
 OF_ONE = {"source_stamp", "skipped_trials", "source_files", "preprocessing"}
 
+def joined_sessions(parts):
+    """One feature set from those of several sessions, with the attributes that hold for all of them."""
+    joined, sources = concat_features(parts), {k: v for p in parts for k, v in json.loads(p.attrs.get("source_files", "{}")).items()}
+    notes = joined_notes(parts, {k for p in parts for k in p.attrs} - COMMON - OF_ONE)
+    return joined.drop_attrs().assign_attrs({k: v for k, v in joined.attrs.items() if k in COMMON} | notes, source_fingerprint=content_hash(json.dumps(sources, sort_keys=True)), source_count=len(sources))
+
+# %% ../nbs/15_featuresets.ipynb #0b821e8d
 def load_features(out, subjects=None):
     """The feature set of the folder `out` that `write_features` filled, sessions one after another; `subjects` None for all.
 
@@ -472,9 +479,7 @@ def load_features(out, subjects=None):
         except (FileNotFoundError, ValueError) as e: faults.append(e)
     if faults: raise all_faults(faults)
     if not parts: raise ValueError(f"{out/'features.json'}: names no files; {AGAIN}")
-    joined, sources = concat_features(parts), {k: v for p in parts for k, v in json.loads(p.attrs.get("source_files", "{}")).items()}
-    notes = joined_notes(parts, {k for p in parts for k in p.attrs} - COMMON - OF_ONE)
-    return joined.drop_attrs().assign_attrs({k: v for k, v in joined.attrs.items() if k in COMMON} | notes, source_fingerprint=content_hash(json.dumps(sources, sort_keys=True)), source_count=len(sources))
+    return joined_sessions(parts)
 
 def all_faults(faults):
     """One error for a list of errors of `open_features`, a line each and what to do once: FileNotFoundError if all are, else ValueError."""
