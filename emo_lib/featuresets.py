@@ -183,7 +183,7 @@ def with_eye(blocks, seen, names, who):
     said = {"eye_cut": "; ".join(f"trial {t}: {a} windows of EEG, {b} of the eye, cut to {min(a, b)}" for t, (a, b) in cut.items())} if cut else {}
     return [(f[r], valid[r], meta.iloc[r]) for (f, valid, meta), r in zip(blocks, rows.values())], {"eye": np.concatenate([seen[t] for t in rows]), "eye_names": names, **said}
 
-# %% ../nbs/15_featuresets.ipynb #76312e57
+# %% ../nbs/15_featuresets.ipynb #46b0e166
 def session_features(ds, subject, session, recipe, threads=2, eye=True):
     """The feature set of one session, from ds.trials, threads + 1 trials in memory at most; with `eye` the eye features of ds.eye, where it has some of the same window.
 
@@ -197,7 +197,9 @@ def session_features(ds, subject, session, recipe, threads=2, eye=True):
         seen, notes = eye_of(ds, subject, session, recipe.window_s, eye), {}
     blocks, skipped = [block for _, block in made if block], [trial for trial, block in made if block is None]
     if not blocks: raise ValueError(f"subject {subject}, session {session}: expected trials of at least {recipe.window_s:g} s, found {len(skipped)} shorter ones and no other; use a shorter window")
-    if seen: blocks, notes = with_eye(blocks, seen, ds.spec.eye, f"subject {subject}, session {session}")
+    if seen:
+        blocks, notes = with_eye(blocks, seen, ds.spec.eye, f"subject {subject}, session {session}")
+        notes |= getattr(ds, "eye_notes", lambda seen: {})(seen)            # what the release did to its eyes must travel with them
     eeg, valid, meta = zip(*blocks)
     cells = getattr(ds, "cells", None)
     return make_features(np.concatenate(eeg), pd.concat(meta, ignore_index=True), channels, list(recipe.bands), dataset=ds.spec.name, feature=recipe.feature,
@@ -326,7 +328,7 @@ def make_plan(ds, out, source, feature, window_s, eye=True, pipeline=None, steps
     more |= asdict(recipe) if recipe else dict(feature=feature, window_s=None if window_s is None else float(window_s))
     return Plan(base, ds, source, recipe, feature, more["window_s"], bool(eye), json.dumps(about | more, sort_keys=True), Path(out))
 
-# %% ../nbs/15_featuresets.ipynb #50d8a471
+# %% ../nbs/15_featuresets.ipynb #b28e9398
 def check_released(ds, feature, options):
     """Errors: TypeError for `options` that released features do not take, ValueError for a `feature` that the download lacks."""
     if options: raise TypeError(f"{sorted(options)} change how features are computed; released ones are only copied")
@@ -337,7 +339,8 @@ def raw_reader(ds, pipeline=None, steps=None):
     if not hasattr(ds, "recordings"): raise ValueError(f"{ds.spec.name}: this reader knows no raw recordings; use source='preprocessed'")
     from emo_lib.preprocess import Preprocessed
     clean = Preprocessed(ds, **({"pipeline": pipeline} if pipeline else {}), **steps or {})
-    if hasattr(ds, "eye"): clean.eye = ds.eye                            # the eye needs no pipeline
+    for name in ("eye", "eye_notes"):                                     # the eye needs no pipeline
+        if hasattr(ds, name): setattr(clean, name, getattr(ds, name))
     return clean, {"steps": json.loads(clean.settings)}
 
 # %% ../nbs/15_featuresets.ipynb #018c021c

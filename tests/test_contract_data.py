@@ -26,7 +26,7 @@ def roots(tmp_path_factory):
     small_bids(base/"BIDS")
     return base
 
-@pytest.fixture(params=["SEED", "SEED-IV", "BIDS"])
+@pytest.fixture(params=["SEED", "SEED-IV", "BIDS"])   # all five layouts: test_twin_layouts.py
 def ds(request, roots): return open_dataset(request.param, roots/request.param)
 
 @pytest.fixture(params=["SEED", "SEED-IV"])
@@ -146,7 +146,7 @@ def test_reading_a_session_does_not_read_the_others(official, monkeypatch):
     assert len(set(opened)) == 1, opened
 
 def test_an_unknown_argument_is_named_with_the_known_ones(roots):
-    with pytest.raises(ValueError, match="SEED: unknown argument nonsense; known are: none"): open_dataset("SEED", roots/"SEED", nonsense=1)
+    with pytest.raises(ValueError, match="SEED: unknown argument nonsense; known are: bands_axis"): open_dataset("SEED", roots/"SEED", nonsense=1)
     with pytest.raises(ValueError, match="BIDS: unknown argument nonsense; known are: trial_types, tmin, duration"): verify("BIDS", roots/"BIDS", nonsense=1)
 
 def first_session(root): return sorted((root/"eeg_raw_data"/"1").glob("*.mat"))

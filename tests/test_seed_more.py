@@ -9,6 +9,7 @@ from emo_lib.datasets import LayoutError, open_dataset
 from emo_lib.facts import SPECS
 from emo_lib.readers.cnt import write_cnt
 from emo_lib.readers.seed import SeedReader
+from emo_lib.twin import write_twin
 
 SEED, IV = SPECS["SEED"], SPECS["SEED-IV"]
 WINDOWS, PILES = SEED.windows(1, 4.), {"train": slice(0, 9), "test": slice(9, 15)}
@@ -560,3 +561,19 @@ def test_copies_of_eyes(iv):
 def test_only_eyes(iv):
     shutil.rmtree(iv/"eeg_feature_smooth")
     assert only("SEED-IV", iv).found == "eye features only"
+
+
+def test_where_five_windows_meet_five_bands_the_user_says_which_axis_is_which(tmp_path):
+    "Twenty-second trials give five windows of 4 s, so both axes have length 5: refused with the way out, then read as it was said."
+    write_twin("SEED", tmp_path, subjects=1, seconds_per_trial=20, signals=False, eye=False)
+    one_s, four = tmp_path/"SEED_EEG/ExtractedFeatures_1s", tmp_path/"SEED_EEG/ExtractedFeatures_4s"
+    four.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    x = rng.normal(20, 2, (15, 62, 5, 5))
+    for p in [p for p in one_s.glob("*.mat") if p.name != "label.mat"]: scipy.io.savemat(four/p.name, {f"de_LDS{t}": x[t - 1] for t in range(1, 16)})
+    shutil.copy(one_s/"label.mat", four)
+    assert all("bands_axis=1" in p.fix for p in faults("SEED", tmp_path))
+    for axis, order in ((1, (2, 0, 1)), (2, (1, 0, 2))):
+        fs = open_dataset("SEED", tmp_path, bands_axis=axis).features("de_LDS", window_s=4, sessions=1)
+        assert np.array_equal(fs.eeg.values[:5], x[0].transpose(order).astype("f4")) and "it was said" in fs.attrs["axis_order"]
+    with pytest.raises(ValueError, match="bands_axis: expected 1"): open_dataset("SEED", tmp_path, bands_axis=3)

@@ -43,14 +43,14 @@ def unfinished_twin(root):
         if not isinstance(record, dict): yield Problem(str(path), "the record of a whole twin", "no readable JSON object", "run `emo twin` again")
         elif record.get("complete") is False: yield Problem(str(path), "a whole twin", "one whose writing was interrupted", "run `emo twin` again")
 
-# %% ../../nbs/01_layout.ipynb #1e7541cf
+# %% ../../nbs/01_layout.ipynb #5ad6a8a5
 @dataclass(eq=False)
 class Source:
     """One file of a download and what it holds; no data.
 
     kind : "signals", "features", "eye" or "raw";  subject : number;  sessions : those in it that are whole;  window_s : seconds of its windows (features, eye)
     content : {session: {name: {trial: n}}}, n samples (signals, name "") or windows (features by name; eye, name "eye")
-    shapes : what the reader needs to find the data again;  notes : {finding: evidence}, carried into attrs;  faults : [(expected, found, fix)];  synthetic : its header says so
+    shapes : what the reader needs to find the data again;  given : {what: value} that the user decided, where the data do not;  notes : {finding: evidence}, carried into attrs;  faults : [(expected, found, fix)];  synthetic : its header says so
     """
     path: Path
     kind: str
@@ -59,6 +59,7 @@ class Source:
     window_s: float | None = None
     content: dict = field(default_factory=dict)
     shapes: dict = field(default_factory=dict)
+    given: dict = field(default_factory=dict)
     notes: dict = field(default_factory=dict)
     faults: list = field(default_factory=list)
     synthetic: bool = False
@@ -112,14 +113,14 @@ def cut_together(eeg, eye):
     n = {t: min(len(x), len(eye[t])) for t, x in eeg.items()}
     return {t: x[:n[t]] for t, x in eeg.items()}, {t: eye[t][:n[t]] for t in eeg}, counts
 
-# %% ../../nbs/01_layout.ipynb #e5810b01
+# %% ../../nbs/01_layout.ipynb #aef975ce
 def not_finite(arrays):
     "{key: how many values are NaN or infinite as float32} of {key: array}, without the keys that have none."
     most, out = float(np.finfo("f4").max), {}
     for key, x in arrays.items():
         flat = np.ravel(x, order="K")
         with np.errstate(all="ignore"):
-            if flat.dtype.kind in "iub" or np.dot(flat, flat) <= most**2: continue
+            if flat.dtype.kind in "iub" or float(np.dot(flat, flat)) <= most**2: continue    # float: numpy would round the limit to infinity
         if n := int(flat.size - np.count_nonzero(np.abs(flat) <= most)): out[key] = n
     return out
 

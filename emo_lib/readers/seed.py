@@ -149,9 +149,9 @@ def list_all(root, spec):
         if spec.name not in BY_FOLDER and (p := label_problem(folder, spec)): problems.append(p)
     return files, problems, absent
 
-# %% ../../nbs/02_readers.ipynb #3ba2144e
-def scan_dated(root, spec):
-    "All dated .mat files of a download: (Sources with content and faults, Problems of folders, names and sessions)."
+# %% ../../nbs/02_readers.ipynb #a1959ee4
+def scan_dated(root, spec, bands_axis=None):
+    "All dated .mat files of a download: (Sources with content and faults, Problems of folders, names and sessions). `bands_axis`: see SeedReader."
     files, problems, absent = list_all(root, spec)
     if spec.name not in BY_FOLDER:
         files, more = place_files(files, spec)
@@ -159,7 +159,7 @@ def scan_dated(root, spec):
     problems += missing_sessions(files, spec, absent)
     for fs, p in list(in_two_folders(files)):
         problems.append(p); files = [f for f in files if f not in fs]
-    check_contents(files, spec)
+    check_contents(files, spec, bands_axis)
     return files, problems
 
 # %% ../../nbs/02_readers.ipynb #9d018d91
@@ -187,7 +187,7 @@ def other_session(subject, mine, theirs, path, least=.1):
         if (best := max(r, key=r.get, default=i)) != i and i in r and r[best] > r[i] + least:
             yield Problem(str(path[i]), f"the EEG of session {i} of subject {subject}", f"windows that follow session {best} of the dated files (correlation {r[best]:.2f}, with session {i} {r[i]:.2f})", "one of the two has changed its session: " + AGAIN)
 
-# %% ../../nbs/02_readers.ipynb #dd67d3fb
+# %% ../../nbs/02_readers.ipynb #0dc7e500
 class SeedFolders(LayoutReader):
     "The folders of SEED and SEED-IV that have one file of a kind for each session; `part` is SEED's multimodal part. See SeedReader."
     demanded = ()                        # missing sessions are told by `missing_sessions`, which knows the released names
@@ -195,7 +195,7 @@ class SeedFolders(LayoutReader):
         "See LayoutReader."
         self.part = NoPart(self.root, self.spec)
         if not known(self.root, self.spec.name): return [], [wrong_folder(self.root, self.spec.name)]
-        sources, problems = scan_dated(self.root, self.spec)
+        sources, problems = scan_dated(self.root, self.spec, self.bands_axis)
         if self.spec.name == "SEED":
             more, told = scan_more(self, [s for s in sources if not s.faults])
             sources += more; problems += told
@@ -239,14 +239,16 @@ def scan_more(reader, dated):
         sources += [s for s in reader.part._all if s.kind == "eye"]
     return sources, problems
 
-# %% ../../nbs/02_readers.ipynb #172f7b47
+# %% ../../nbs/02_readers.ipynb #5e9b937d
 class NoPart(LayoutReader):
     "In place of the multimodal part where there is none: an index of nothing."
     def scan(self): return [], []
 
 class SeedParts(SeedFolders):
     "The index of all parts together. See SeedReader."
-    def __init__(self, root, spec="SEED"):
+    def __init__(self, root, spec="SEED", bands_axis=None):
+        if bands_axis not in (None, 1, 2): raise ValueError(f"bands_axis: expected 1 (channel, band, window), 2 (channel, window, band) or None, found {bands_axis!r}")
+        self.bands_axis = bands_axis
         super().__init__(root, spec)
         self._all += [s for s in self.part._all if s.kind == "features"]
         self._problems = list(dict.fromkeys(self._problems + self.part._problems))
@@ -269,13 +271,13 @@ def swapped(reader, bad=()):
         mine, theirs = {n: reader.part.read_features(s, "de", n) for n, s in of(reader.part).items()}, {n: reader.read_features(s, name, n) for n, s in of(reader).items()}
         yield from other_session(subject, mine, theirs, {n: s.path for n, s in of(reader.part).items()})
 
-# %% ../../nbs/02_readers.ipynb #6e583c1c
+# %% ../../nbs/02_readers.ipynb #674c22bc
 class SeedReader(SeedParts):
     """Reads SEED (both generations, the raw recordings, the multimodal part) and SEED-IV (with its eyes) in their official layouts.
 
     root : the folder that holds SEED's Preprocessed_EEG, ExtractedFeatures*, SEED_RAW_EEG (or SEED_EEG with them inside) and SEED_Multimodal, or SEED-IV's eeg_raw_data, eeg_feature_smooth and eye_feature_smooth; some of them are enough
-    spec : DatasetSpec or its name
-    Opening raises nothing; see `problems`. Files with faults are left out.
+    spec : DatasetSpec or its name;  bands_axis : 1 or 2, which axis of SEED's 4-s files holds the bands, for files in which both have their length (elsewhere the files tell)
+    Opening raises nothing; see `problems`. Files with faults are left out. Errors: ValueError for another bands_axis.
     """
     def features(self, name, window_s=None, subjects=None, sessions=None, eye=True):
         w = window_of(self, name, window_s)

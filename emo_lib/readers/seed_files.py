@@ -31,7 +31,7 @@ def signal_faults(shapes, n_channels, n_trials):
         fix = "transpose the trials: channels come first" if turned else "all channels are needed, in the official order: " + AGAIN
         yield f"({n_channels}, time) in every trial", shape_text(bad), fix
 
-# %% ../../nbs/02_seed_files.ipynb #9783bcc3
+# %% ../../nbs/02_seed_files.ipynb #e0097adc
 def band_axis(shapes, n_channels, n_bands):
     "Which axes can be the bands' in ALL (channel, ?, ?) `shapes` together: a set out of {1, 2}. Empty when they contradict each other or hold no bands."
     sets = [{i for i in (1, 2) if s[i] == n_bands} for s in shapes if len(s) == 3 and s[0] == n_channels]
@@ -49,7 +49,7 @@ def feature_faults(shapes, n_channels, n_trials, n_bands=5, disputed=False):
         if bad: yield want, shape_text(bad), "check the order of axes and the number of channels, or " + AGAIN
         elif not axes: yield want, f"trials of different orders: {shape_text(mine)}", AGAIN
         elif len(axes) == 2 and disputed:
-            yield f"one axis of length {n_bands} in some {name}", f"two in all: {shape_text(mine)}", "nobody can tell bands from windows here; use other trial lengths"
+            yield f"one axis of length {n_bands} in some {name}", f"two in all: {shape_text(mine)}", "nobody can tell bands from windows here; say it yourself: bands_axis=1 (channel, band, window) or bands_axis=2 (channel, window, band)"
 
 # %% ../../nbs/02_seed_files.ipynb #d1477ef4
 def eye_axis(shapes, n_features):
@@ -67,7 +67,7 @@ def eye_faults(shapes, n_features, n_trials):
     if bad: yield want, shape_text(bad), f"all {n_features} eye features are needed: " + AGAIN
     elif mine and not eye_axis(mine.values(), n_features): yield want, f"trials of different orders: {shape_text(mine)}", AGAIN
 
-# %% ../../nbs/02_seed_files.ipynb #0fab03a5
+# %% ../../nbs/02_seed_files.ipynb #ac552ef7
 DISPUTED = {"ExtractedFeatures_4s"}   # folders in which sources disagree about the order of axes
 
 def content_faults(source, spec):
@@ -75,12 +75,14 @@ def content_faults(source, spec):
     n, t = len(spec.channels), spec.n_trials(source.sessions[0])
     if source.kind == "signals": return list(signal_faults(source.shapes, n, t))
     if source.kind == "eye": return list(eye_faults(source.shapes, len(spec.eye), t))
-    return list(feature_faults(source.shapes, n, t, len(spec.bands), source.path.parent.name in DISPUTED))
+    return list(feature_faults(source.shapes, n, t, len(spec.bands), source.path.parent.name in DISPUTED and "bands_axis" not in source.given))
 
 def axes_of(source, name, spec):
     "Which axis of the arrays `name` in a Source without faults holds windows (eye, features) or time (signals)."
     shapes = [source.shapes[k[0]] for k in trial_keys(source.shapes, KEYS[source.kind])[name].values()]
-    if source.kind == "features": return 3 - max(band_axis(shapes, len(spec.channels), len(spec.bands)))
+    if source.kind == "features":
+        could = band_axis(shapes, len(spec.channels), len(spec.bands))
+        return 3 - (source.given.get("bands_axis", max(could)) if len(could) == 2 else max(could))
     return 1 - min(eye_axis(shapes, len(spec.eye))) if source.kind == "eye" else 1
 
 def take_stock(source, spec):
@@ -91,7 +93,8 @@ def take_stock(source, spec):
     n_bands = len(spec.bands)
     if source.kind == "features" and (source.path.parent.name in DISPUTED or 2 in axes.values()):
         order = {1: "channel, window, band", 2: "channel, band, window"}
-        source.notes["axis_order"] = "; ".join(f"{order[a]}: only {'the third' if a == 1 else 'the second'} axis has {n_bands} entries in all trials of {some([n for n in axes if axes[n] == a])}" for a in sorted(set(axes.values())))
+        open_point = {n for trials in source.content[source.sessions[0]].values() for n in trials.values()} == {n_bands}
+        source.notes["axis_order"] = f"{order[axes[min(axes)]]}: both axes have {n_bands} entries, so it was said (bands_axis)" if open_point and source.given else "; ".join(f"{order[a]}: only {'the third' if a == 1 else 'the second'} axis has {n_bands} entries in all trials of {some([n for n in axes if axes[n] == a])}" for a in sorted(set(axes.values())))
     if source.kind == "eye" and axes["eye"] == 0: source.notes["eye_axes"] = f"window, feature: in all trials the second axis has {len(spec.eye)} entries, not the first as released; turned"
 
 # %% ../../nbs/02_seed_files.ipynb #3569910a
@@ -121,11 +124,12 @@ def lacking_features(files):
         for f in mine:
             if lack := sorted(usual - names[f]): f.faults.append((f"the features {some(sorted(usual))}, as in the other files", f"no {some(lack)}", AGAIN))
 
-# %% ../../nbs/02_seed_files.ipynb #d472bcc1
-def check_contents(files, spec):
-    "Look into every file of dated Sources without reading data: shapes, faults, content and notes."
+# %% ../../nbs/02_seed_files.ipynb #9cb73e05
+def check_contents(files, spec, bands_axis=None):
+    "Look into every file of dated Sources without reading data: shapes, faults, content and notes. `bands_axis`: 1 or 2, of disputed files in which both axes could be the bands'."
     for f in files:
         inspect(f)
+        if bands_axis and f.path.parent.name in DISPUTED: f.given["bands_axis"] = bands_axis
         if not f.faults: f.faults += content_faults(f, spec)
     lacking_features(files)
     whole = [f for f in files if not f.faults]
