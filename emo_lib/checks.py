@@ -6,10 +6,10 @@
 __all__ = ['MINUTE', 'N_TRIALS', 'AMPLITUDE', 'SLOPE', 'MAINS', 'CLIPPED', 'RELEASED_DE', 'DATA_FILES', 'DATED', 'BEST', 'MARGIN',
            'FAR', 'spectrum', 'Look', 'look', 'unit_of', 'signal_faults', 'signals_of', 'raw_signals', 'looks_of',
            'all_looks', 'first_file', 'check_signals', 'feature_name', 'feature_faults', 'check_features',
-           'twin_parameters', 'known_seconds', 'length_faults', 'check_lengths', 'check_labels', 'ends', 'same_content',
-           'data_files', 'check_duplicates', 'text_orders', 'told', 'dates_of', 'moved_by_dates', 'check_names', 'fits',
-           'mismatches', 'feature_power', 'powers', 'whole_subjects', 'mismatch_problem', 'check_match', 'claims_eeg',
-           'check']
+           'twin_parameters', 'known_seconds', 'length_faults', 'check_lengths', 'check_labels', 'preface', 'ends',
+           'same_content', 'data_files', 'check_duplicates', 'text_orders', 'told', 'dates_of', 'moved_by_dates',
+           'check_names', 'fits', 'mismatches', 'feature_power', 'powers', 'whole_subjects', 'mismatch_problem',
+           'check_match', 'claims_eeg', 'check']
 
 # %% ../nbs/08_checks.ipynb #d170615d
 import json, re
@@ -213,18 +213,23 @@ def check_labels(ds):
             out.append(Problem(str(s.path), f"{said[0]} in session {n}", said[1], f"trials {some(sorted(set(range(1, spec.n_trials(n) + 1)) - trials), 9)} are missing: " + AGAIN))
     return out
 
-# %% ../nbs/08_checks.ipynb #aabd5ada
+# %% ../nbs/08_checks.ipynb #ba05bd1a
+def preface(path):
+    """Bytes at the beginning of a file that are not its content: a MATLAB file begins with a text that holds the time of writing."""
+    return 128 if path.suffix.lower() == ".mat" else 0
+
 def ends(path, n=65536):
-    """The first and the last n bytes of a file."""
+    """The first and the last n bytes of a file, without its `preface`."""
     with open(path, "rb") as f:
+        f.seek(preface(path))
         head = f.read(n)
         f.seek(max(0, path.stat().st_size - n))
         return head, f.read(n)
 
 def same_content(paths):
-    """Groups (lists of two or more) of `paths` whose content is the same, byte for byte. Files that cannot be read are left out."""
+    """Groups (lists of two or more) of `paths` whose content is the same, byte for byte but for the `preface`. Files that cannot be read are left out."""
     groups = [list(paths)]
-    for key in (lambda p: p.stat().st_size, ends, file_fingerprint):
+    for key in (lambda p: p.stat().st_size, ends, lambda p: file_fingerprint(p, preface(p))):
         found = defaultdict(list)
         for i, group in enumerate(groups):
             for p in group:

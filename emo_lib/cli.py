@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'DATASET', 'ROOT', 'READ', 'friendly', 'message', 'main', 'twin', 'verify', 'features', 'cell',
-           'refuse_other_features', 'json_option', 'tables']
+           'refuse_other_features', 'json_option', 'read_options', 'tables']
 
 # %% ../nbs/60_cli.ipynb #f3dc0ddc
 import functools, json, sys
@@ -68,10 +68,10 @@ def twin(dataset, root, features, raw, **options):
     given = {k: v for k, v in dict(options, features=features or None, raw=True if raw == "yes" else raw).items() if v is not None}
     click.echo(write_twin(dataset, root, progress=sys.stderr.isatty(), **given))
 
-# %% ../nbs/60_cli.ipynb #b1ada9db
-READ = click.option("--read", default="{}", show_default=True, help="How to read the folder, as JSON: columns (SEED-V), unit, sfreq (FACED), starts (SEED-VII), trial_types, tmin, duration, task (BIDS).")
+# %% ../nbs/60_cli.ipynb #db077c16
+READ = click.option("--read", default="{}", show_default=True, help="How to read the folder, as JSON: bands_axis (SEED), columns (SEED-V), unit, sfreq (FACED), starts (SEED-VII), trial_types, tmin, duration, task (BIDS).")
 
-# %% ../nbs/60_cli.ipynb #62982b63
+# %% ../nbs/60_cli.ipynb #6a16aaae
 @main.command(short_help="what a download holds, and every fault in it")
 @DATASET
 @ROOT
@@ -85,7 +85,7 @@ def verify(dataset, root, read, quick, as_json):
     Damaged data, counts, shapes, ranges, lengths and labels against what is published, copies, subjects sorted as text, spectra that cannot be EEG.
     """
     from emo_lib.datasets import examine
-    summary, problems, report = examine(dataset, root, deep=not quick, **json_option("--read", read))
+    summary, problems, report = examine(dataset, root, deep=not quick, **read_options(dataset, read))
     if as_json: click.echo(json.dumps({"dataset": dataset, "root": str(root), "summary": summary.to_dict("records"), "problems": [str(p) for p in problems], "faults": [vars(p) for p in problems], "checks": report}, default=str))
     else:
         if len(summary): click.echo(summary.to_string(index=False))
@@ -93,7 +93,7 @@ def verify(dataset, root, read, quick, as_json):
         for p in problems: click.echo(f"fault: {p}", err=True)
     sys.exit(1 if problems else 0)
 
-# %% ../nbs/60_cli.ipynb #63d7a7b9
+# %% ../nbs/60_cli.ipynb #e94cbe12
 @main.command(short_help="features of a data set, resumable")
 @DATASET
 @ROOT
@@ -107,15 +107,16 @@ def verify(dataset, root, read, quick, as_json):
 @click.option("--subject", "subjects", multiple=True, help="Only this subject; may be repeated.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="How many processes.")
 @READ
+@click.option("--skip-faulty", is_flag=True, help="Leave files with faults out and use the rest (in Python: strict=False).")
 @click.option("--overwrite", is_flag=True, help="Replace another feature set that stands in the folder.")
 @friendly
-def features(dataset, root, out, subjects, read, steps, overwrite, **options):
+def features(dataset, root, out, subjects, read, steps, skip_faulty, overwrite, **options):
     """Features of a data set, one netCDF file a subject and session; goes on where it was stopped."""
     from emo_lib.datasets import open_dataset
     from emo_lib.featuresets import write_features
-    chosen = [int(s) if s.isdigit() and dataset != "BIDS" else s for s in subjects] or None
+    chosen = [int(s) if s.isdecimal() and dataset != "BIDS" else s for s in subjects] or None
     if not overwrite: refuse_other_features(out, dataset, options["feature"])
-    ds = open_dataset(dataset, root, **json_option("--read", read))
+    ds = open_dataset(dataset, root, strict=not skip_faulty, **read_options(dataset, read))
     click.echo(write_features(ds, out, subjects=chosen, steps=json_option("--steps", steps) or None, **options))
 
 # %% ../nbs/60_cli.ipynb #45440afc
@@ -146,13 +147,20 @@ def refuse_other_features(out, dataset, feature):
     found = (there.get("dataset", dataset), there.get("feature", feature))
     if found != (dataset, feature): raise ValueError(f"{out}: expected {feature} of {dataset}, found {found[1]} of {found[0]}; give another --out, or --overwrite")
 
-# %% ../nbs/60_cli.ipynb #191f5a21
+# %% ../nbs/60_cli.ipynb #b7d69ab4
 def json_option(name, text):
     """A JSON object given on the command line. Errors: ValueError that names the option."""
     try: value = json.loads(text)
     except json.JSONDecodeError as e: raise ValueError(f"{name}: expected a JSON object like '{{\"epochs\": 10}}', found {text!r} ({e})") from None
     if not isinstance(value, dict): raise ValueError(f"{name}: expected a JSON object, found {text!r}")
     return value
+
+def read_options(dataset, text):
+    """The JSON object of --read, if the reader of `dataset` takes its names. Errors: ValueError that names the others and what is known."""
+    from emo_lib.datasets import reader_arguments
+    given, known = json_option("--read", text), reader_arguments(dataset)
+    if unknown := [k for k in given if k not in known]: raise ValueError(f"--read: {dataset} takes no {', '.join(unknown)}; known are: {', '.join(known) or 'none'}")
+    return given
 
 # %% ../nbs/60_cli.ipynb #93e5609f
 @main.command(short_help="Table II from result files")

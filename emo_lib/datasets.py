@@ -38,7 +38,7 @@ def make_reader(name, root, **kw):
     if unknown := [k for k in kw if k not in known]: raise ValueError(f"{name}: unknown argument {', '.join(unknown)}; known are: {', '.join(known) or 'none'}")
     return reader(Path(root).expanduser(), **spec, **kw)
 
-# %% ../nbs/09_datasets.ipynb #bbbf24e9
+# %% ../nbs/09_datasets.ipynb #1b063302
 def open_dataset(name, root, strict=True, **kw):
     """The data set `name` in the folder `root`, ready for `features` and `trials`.
 
@@ -46,6 +46,7 @@ def open_dataset(name, root, strict=True, **kw):
     kw     : passed to the reader
     Errors: ValueError on an unknown name or argument; LayoutError that lists every Problem found (always, when nothing whole is left).
     """
+    if not isinstance(strict, bool): raise ValueError(f"strict: expected True or False, found {strict!r}")
     ds = make_reader(name, root, **kw)
     problems = ds.problems()
     if problems and (strict or not len(ds.subjects)): raise LayoutError(problems)

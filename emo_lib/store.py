@@ -90,16 +90,19 @@ def remember(note, path, state, fingerprint):
     try: write_json(note, {"path": path, "state": state, "fingerprint": fingerprint})
     except (OSError, ValueError): return
 
-# %% ../nbs/00_store.ipynb #e34a8b47
-def file_fingerprint(path):
+# %% ../nbs/00_store.ipynb #3a13057f
+def file_fingerprint(path, skip=0):
     """Sixteen hexadecimal digits that name the content of a file; read once, then kept in `cache_folder()` while its size and times stay.
 
+    skip : bytes at the beginning that do not count (a MATLAB file begins with 128 bytes that hold the time of writing)
     Errors: OSError that names the file when it cannot be read, or changes while it is being read.
     """
     real, state = os.path.realpath(path), file_state(path)
-    note = cache_folder()/"fingerprints"/f"{content_hash(os.fsencode(real))}.json"
+    note = cache_folder()/"fingerprints"/f"{content_hash(os.fsencode(real), *[str(skip)]*bool(skip))}.json"
     if known := recall(note, real, state): return known
-    with open(path, "rb") as f: found = hashlib.file_digest(f, "sha256").hexdigest()[:16]
+    with open(path, "rb") as f:
+        f.seek(skip)
+        found = hashlib.file_digest(f, "sha256").hexdigest()[:16]
     if file_state(path) != state: raise OSError(errno.EBUSY, "the file changed while it was read; wait until it is copied, then try again", str(path))
     remember(note, real, state, found)
     return found

@@ -195,8 +195,8 @@ class CntHeader:
         "True when the file itself says that nobody was recorded."
         return "SYNTHETIC" in self.patient
 
-# %% ../../nbs/01_cnt.ipynb #37839f40
-TRUST = "if the file is known to be whole, take the count from the position of its events: n_samples='event table'"
+# %% ../../nbs/01_cnt.ipynb #0eaa2409
+TRUST = "if the file is known to be whole, take the count from the position of its events: emo_lib.readers.cnt.open_cnt(path, n_samples='event table')"
 
 def _widths(head, at, n_samples):
     "Widths (list of 2, 4) that agree with sample count and event table. Errors: FileFault when there is none."

@@ -185,14 +185,14 @@ class LayoutIndex:
         "Paths of the files of some kinds (names of WHAT) that hold something of that session, sorted."
         return sorted({s.path for (kind, _, who, n), s in self._at.items() if (who, n) == (subject, session) and kind in kinds})
 
-# %% ../../nbs/01_layout.ipynb #a6edc23d
+# %% ../../nbs/01_layout.ipynb #f7ca2e70
 def choose(index, kind, window_s=None, subjects=None, sessions=None):
     """[(Source, session)] of a `kind` (and window length), of some subjects and sessions (numbers, also as text; None: all), sorted by both.
 
     Errors: ValueError that says what is there.
     """
     at = {(who, n): s for (k, w, who, n), s in index._at.items() if (k, w) == (kind, window_s)}
-    what = WHAT[kind] + (f" with windows of {window_s:g} s" if window_s else "")
+    what = WHAT[kind] + (f" with windows of {window_s:g} s" if window_s is not None else "")
     if not at:
         there = sorted({WHAT[k] + (f" of {w:g} s" if w else "") for k, w, *_ in index._at})
         raise ValueError(f"{index.root} holds no {what}; there are: {some(there, 9) or 'none'}" + hint(index))
