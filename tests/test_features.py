@@ -309,7 +309,8 @@ def test_a_killed_process_is_told_and_the_next_run_goes_on(disk, tmp_path):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_run_leaves_whole_files_and_no_process(how, disk, tmp_path):
     disk.seconds = 0.3
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_features import *; ds = OnDisk(Path({str(disk.root)!r})); ds.seconds = 0.3; write_features(ds, {str(tmp_path/'out')!r}, jobs=2, progress=False)"
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"         # a shell's background jobs are deaf to SIGINT, and so would be their children
+    code = f"{listen}; import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_features import *; ds = OnDisk(Path({str(disk.root)!r})); ds.seconds = 0.3; write_features(ds, {str(tmp_path/'out')!r}, jobs=2, progress=False)"
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
     until = time.time() + 60
     while not list((tmp_path/"out").glob("*.nc")) and time.time() < until: time.sleep(0.05)
