@@ -6,13 +6,12 @@
 __all__ = ['MINUTE', 'N_TRIALS', 'AMPLITUDE', 'SLOPE', 'MAINS', 'CLIPPED', 'RELEASED_DE', 'DATA_FILES', 'DATED', 'BEST', 'MARGIN',
            'FAR', 'spectrum', 'Look', 'look', 'unit_of', 'signal_faults', 'signals_of', 'raw_signals', 'looks_of',
            'all_looks', 'first_file', 'check_signals', 'feature_name', 'feature_faults', 'check_features',
-           'twin_parameters', 'known_seconds', 'length_faults', 'check_lengths', 'check_labels', 'preface', 'ends',
-           'same_content', 'data_files', 'check_duplicates', 'text_orders', 'told', 'dates_of', 'moved_by_dates',
-           'check_names', 'fits', 'mismatches', 'feature_power', 'powers', 'whole_subjects', 'mismatch_problem',
-           'check_match', 'claims_eeg', 'check']
+           'twin_parameters', 'known_seconds', 'length_faults', 'check_lengths', 'check_labels', 'data_files',
+           'check_duplicates', 'text_orders', 'told', 'dates_of', 'moved_by_dates', 'check_names', 'fits', 'mismatches',
+           'feature_power', 'powers', 'whole_subjects', 'mismatch_problem', 'check_match', 'claims_eeg', 'check']
 
-# %% ../nbs/08_checks.ipynb #d170615d
-import json, re
+# %% ../nbs/08_checks.ipynb #ddf13d5a
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import islice
@@ -20,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 from .facts import LayoutError, Problem
-from .readers.layout import AGAIN, FileFault, LayoutReader, some, twin_records
-from .store import file_fingerprint
+from .readers.layout import AGAIN, FileFault, LayoutReader, read_record, some, twin_records
+from .store import same_content
 
 # %% ../nbs/08_checks.ipynb #a2c53750
 MINUTE, N_TRIALS = 60.0, 3                    # seconds of a trial, and trials of a session, that are looked at
@@ -163,13 +162,11 @@ def check_features(ds, progress=None):
         elif not np.ptp(values, axis=0).any(): out.append(Problem(str(s.path), "eye features that change", f"the same {values.shape[1]} numbers in all windows of session {n}", AGAIN))
     return list(dict.fromkeys(out))
 
-# %% ../nbs/08_checks.ipynb #7555dcf6
+# %% ../nbs/08_checks.ipynb #92b3f255
 def twin_parameters(ds):
     """The parameters that the twin of a reader was written with (dict), from its TWIN.json; None when it is no twin."""
-    for path in twin_records(Path(ds.root)):
-        try: said = json.loads(path.read_bytes())
-        except (OSError, ValueError): continue
-        if isinstance(said, dict) and said.get("generator") == "emo_lib.twin" and isinstance(said.get("parameters"), dict): return said["parameters"]
+    for said in filter(None, map(read_record, twin_records(Path(ds.root)))):
+        if said.get("generator") == "emo_lib.twin" and isinstance(said.get("parameters"), dict): return said["parameters"]
 
 def known_seconds(ds, session):
     """Seconds of each trial of a session: those of TWIN.json, or of the facts; None where neither knows, and for synthetic data that are no twin."""
@@ -212,31 +209,6 @@ def check_labels(ds):
             said = [", ".join(f"{c[k]} {name}" for k, name in enumerate(spec.classes)) for c in (want, have)]
             out.append(Problem(str(s.path), f"{said[0]} in session {n}", said[1], f"trials {some(sorted(set(range(1, spec.n_trials(n) + 1)) - trials), 9)} are missing: " + AGAIN))
     return out
-
-# %% ../nbs/08_checks.ipynb #ba05bd1a
-def preface(path):
-    """Bytes at the beginning of a file that are not its content: a MATLAB file begins with a text that holds the time of writing."""
-    return 128 if path.suffix.lower() == ".mat" else 0
-
-def ends(path, n=65536):
-    """The first and the last n bytes of a file, without its `preface`."""
-    with open(path, "rb") as f:
-        f.seek(preface(path))
-        head = f.read(n)
-        f.seek(max(0, path.stat().st_size - n))
-        return head, f.read(n)
-
-def same_content(paths):
-    """Groups (lists of two or more) of `paths` whose content is the same, byte for byte but for the `preface`. Files that cannot be read are left out."""
-    groups = [list(paths)]
-    for key in (lambda p: p.stat().st_size, ends, lambda p: file_fingerprint(p, preface(p))):
-        found = defaultdict(list)
-        for i, group in enumerate(groups):
-            for p in group:
-                try: found[i, key(p)].append(p)
-                except OSError: continue
-        groups = [g for g in found.values() if len(g) > 1]
-    return groups
 
 # %% ../nbs/08_checks.ipynb #c90d6d6f
 DATA_FILES = {".eeg", ".edf", ".bdf", ".fdt", ".set", ".gdf", ".cnt", ".fif"}              # of a BIDS folder

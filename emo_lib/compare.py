@@ -134,7 +134,7 @@ def smoothed(fs, how):
     for rows in trial_rows(fs).values(): x[rows] = SMOOTHERS[how](x[rows], Recipe())
     return fingerprinted(fs.assign(eeg=(fs.eeg.dims, x)).assign_attrs(feature=f"{fs.attrs['feature']}_{how}".rstrip("_")))
 
-# %% ../nbs/16_compare.ipynb #ff027499
+# %% ../nbs/16_compare.ipynb #98b61480
 COLOURS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#b8a900")
 
 def overlay(own, released, channel="T7", band="gamma", points=120):
@@ -142,7 +142,6 @@ def overlay(own, released, channel="T7", band="gamma", points=120):
 
     own, released : as for `compare`.  Returns a plotly Figure; its title says SYNTHETIC unless both are real.
     """
-    import plotly.graph_objects as go
     from plotly.subplots import make_subplots
     c, (a, b, _) = compare(own, released), align(own, released)
     x, y = (fs.isel(window=r).sel(channel=channel) for fs, r in ((own, a), (released, b)))

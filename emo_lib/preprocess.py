@@ -6,7 +6,7 @@
 __all__ = ['STEPS', 'PIPELINES', 'window_covariance', 'channel_statistics', 'robust_z', 'find_bad_channels', 'antialias',
            'decimate_blocks', 'naming', 'whole_factor', 'read_blocks', 'read', 'bandpass', 'notch', 'spread', 'bads',
            'fit_ica', 'eye_components', 'ica', 'reference', 'parameters', 'settle', 'process', 'cut', 'preprocess',
-           'Preprocessed']
+           'RawSessions', 'Preprocessed']
 
 # %% ../nbs/10_preprocess.ipynb #dfbaf788
 import inspect, json, time, warnings
@@ -260,7 +260,7 @@ def settle(pipeline="seed", **options):
     if odd := [f"{s}.{k}" for s, p in steps for k in p if k not in parameters(s)]: raise ValueError(f"unknown parameters {odd}; there are {({s: list(parameters(s)) for s, _ in steps})}")
     return steps
 
-# %% ../nbs/10_preprocess.ipynb #cd2dafa7
+# %% ../nbs/10_preprocess.ipynb #f96b4f3a
 def process(recording, steps, report=None):
     "(mne.io.Raw, history) of a Recording after `steps` (from `settle`). `report`: called with (step, seconds). Errors: LayoutError naming the file."
     raw, history = None, []
@@ -274,13 +274,14 @@ def process(recording, steps, report=None):
         if report: report(name, time.perf_counter() - start)
     return raw, history
 
+# %% ../nbs/10_preprocess.ipynb #4485a260
 def cut(raw, recording, history):
     "The Trials of a Recording after processing, one at a time: signals in microvolts, the EEG channels only."
     names, sfreq = list(SPECS[recording.dataset].channels), float(raw.info["sfreq"])
     for i, (start, end) in enumerate(recording.bounds):
         x = 1e6*raw.get_data(names, round(start*sfreq), round(end*sfreq))
         steps = [*history, dict(step="cut", parameters=dict(start_s=start, end_s=end), found=dict(evidence=recording.evidence))]
-        signal = make_signal(x, names, sfreq).assign_attrs(bads=tuple(raw.info["bads"]), steps=json.dumps(steps))
+        signal = make_signal(x, names, sfreq).assign_attrs(bads=tuple(raw.info["bads"]), steps=json.dumps(steps), trial_bounds=recording.evidence)
         yield Trial(signal, sfreq, recording.subject, recording.session, i + 1, recording.labels[i], recording.clips[i])
 
 def preprocess(recording, pipeline="seed", report=None, **options):
@@ -295,14 +296,9 @@ def preprocess(recording, pipeline="seed", report=None, **options):
         yield from cut(raw, recording, history)
     return trials()
 
-# %% ../nbs/10_preprocess.ipynb #709400df
-class Preprocessed:
-    """The raw recordings of a data set as a reader of clean trials, one recording in memory at a time.
-
-    ds : a reader with `recordings`;  pipeline, options : see `settle`;  `pipeline` : its name, `settings` : the steps with all parameters, as JSON
-    `spec` is that of ds with the new rate; provenance, root, subjects, sessions, files, trials as in a reader.
-    Errors: ValueError when ds has no recordings or a step is unknown.
-    """
+# %% ../nbs/10_preprocess.ipynb #d8449ced
+class RawSessions:
+    "The recordings of a data set as an index of sessions, and the pipeline they go through. See Preprocessed."
     def __init__(self, ds, pipeline="seed", **options):
         self.ds, self.steps = ds, settle(pipeline, **options)
         self.pipeline = pipeline if isinstance(pipeline, str) else json.dumps(self.steps)
@@ -324,6 +320,15 @@ class Preprocessed:
     def problems(self, deep=False):
         "The problems of the data set behind it."
         return self.ds.problems(deep)
+
+# %% ../nbs/10_preprocess.ipynb #613a90f9
+class Preprocessed(RawSessions):
+    """The raw recordings of a data set as a reader of clean trials, one recording in memory at a time.
+
+    ds : a reader with `recordings`;  pipeline, options : see `settle`;  `pipeline` : its name, `settings` : the steps with all parameters, as JSON
+    `spec` is that of ds with the new rate; provenance, root, subjects, sessions, files, trials as in a reader.
+    Errors: ValueError when ds has no recordings or a step is unknown.
+    """
     def trials(self, subjects=None, sessions=None, report=None):
         "A lazy iterator of Trial. Errors: ValueError when something is asked for that is not there, at once; LayoutError as in `preprocess`."
         chosen = [k for k in sorted(self._at) if (subjects is None or k[0] in subjects) and (sessions is None or k[1] in sessions)]

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SETTLED_S', 'atomic_path', 'write_json', 'derive_seed', 'content_hash', 'cache_folder', 'file_state', 'recall',
-           'remember', 'file_fingerprint']
+           'remember', 'file_fingerprint', 'preface', 'ends', 'same_content']
 
-# %% ../nbs/00_store.ipynb #ba09a7bd
+# %% ../nbs/00_store.ipynb #80ad5a5c
 import errno, hashlib, json, os, re, sys, tempfile, time
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
@@ -106,3 +107,28 @@ def file_fingerprint(path, skip=0):
     if file_state(path) != state: raise OSError(errno.EBUSY, "the file changed while it was read; wait until it is copied, then try again", str(path))
     remember(note, real, state, found)
     return found
+
+# %% ../nbs/00_store.ipynb #30d5e8a5
+def preface(path):
+    """Bytes at the beginning of a file that are not its content: a MATLAB file begins with a text that holds the time of writing."""
+    return 128 if path.suffix.lower() == ".mat" else 0
+
+def ends(path, n=65536):
+    """The first and the last n bytes of a file, without its `preface`."""
+    with open(path, "rb") as f:
+        f.seek(preface(path))
+        head = f.read(n)
+        f.seek(max(0, path.stat().st_size - n))
+        return head, f.read(n)
+
+def same_content(paths):
+    """Groups (lists of two or more) of `paths` whose content is the same, byte for byte but for the `preface`. Files that cannot be read are left out."""
+    groups = [list(paths)]
+    for key in (lambda p: p.stat().st_size, ends, lambda p: file_fingerprint(p, preface(p))):
+        found = defaultdict(list)
+        for i, group in enumerate(groups):
+            for p in group:
+                try: found[i, key(p)].append(p)
+                except OSError: continue
+        groups = [g for g in found.values() if len(g) > 1]
+    return groups

@@ -9,8 +9,8 @@ __all__ = ['MARK', 'MAT_HEADER', 'TWIN_FEATURES', 'WITHOUT_EYES', 'MULTIMODAL', 
            'write_times', 'seed_folders', 'seed_steps', 'write_recording', 'raw_step', 'seed_iv_steps', 'seed_v_steps',
            'vii_stem', 'clip_events', 'vii_events', 'felt', 'seed_vii_steps', 'faced_recording', 'faced_steps']
 
-# %% ../nbs/14_twin_layouts.ipynb #81768411
-import io, zipfile
+# %% ../nbs/14_twin_layouts.ipynb #c1b04fdf
+import zipfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import scipy.io
-from .brain import EYE_WINDOW_S, _rng, clip_traits, trial_traits, twin_eye, twin_trial
-from .facts import SPECS
+from .brain import EYE_WINDOW_S, clip_traits, trial_traits, twin_eye, twin_trial
 from .features import BANDS_SEED_VII, differential_entropy, psd
 from .readers.cnt import write_cnt
 from .readers.seed_multimodal import PILES

@@ -6,19 +6,10 @@ import pytest
 import scipy.io
 from emo_lib.datasets import LayoutError, open_dataset, verify
 from emo_lib.facts import SPECS
+from damage import contents, only_refusal as only, refusal as faults, write_mat as write
 
 SEED, IV = SPECS["SEED"], SPECS["SEED-IV"]
 STEMS = {s: SEED.file_stems[s][1] for s in (1, 2, 3)}       # subject 2: 2_20140404, 2_20140413, 2_20140419
-
-
-def write(path, data):
-    "A .mat file of noise; its header says SYNTHETIC."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scipy.io.savemat(path, data)
-    with open(path, "r+b") as f: f.write(b"MATLAB 5.0 MAT-file, SYNTHETIC test data".ljust(116))
-
-
-def contents(path): return {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
 
 
 def signals(n, rng, seconds=2): return {f"xy_eeg{t}": rng.normal(0, 20, (62, 200*(seconds + t % 3) + 1)).astype("float32") for t in range(1, n + 1)}
@@ -58,20 +49,6 @@ def seed(pristine, tmp_path): return Path(shutil.copytree(pristine[0], tmp_path/
 
 @pytest.fixture
 def iv(pristine, tmp_path): return Path(shutil.copytree(pristine[1], tmp_path/"SEED_IV"))
-
-
-def faults(name, root):
-    "The problems with which strict opening refuses; the message holds a line for each."
-    with pytest.raises(LayoutError) as e: open_dataset(name, root)
-    assert all(str(p) in str(e.value) for p in e.value.problems)
-    assert all(p.path and p.expected and p.found and p.fix for p in e.value.problems)
-    return e.value.problems
-
-
-def only(name, root):
-    ps = faults(name, root)
-    assert len(ps) == 1, list(map(str, ps))
-    return ps[0]
 
 
 def test_whole_downloads_open(seed, iv):

@@ -5,11 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
-from emo_lib.checks import check, check_duplicates, check_labels, look, looks_of, raw_signals, same_content, signal_faults, text_orders, told
+from emo_lib.checks import check, check_duplicates, check_labels, look, looks_of, raw_signals, signal_faults, text_orders, told
 from emo_lib.datasets import examine, make_reader, verify
 from emo_lib.facts import SPECS, Recording
 from emo_lib.readers.bids import write_recording
 from emo_lib.readers.cnt import write_cnt
+from emo_lib.store import same_content
 from emo_lib.twin import write_twin
 
 STEMS = SPECS["SEED"].file_stems

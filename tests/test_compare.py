@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from emo_lib.compare import align, band_table, best_lag, by_lot, compare, folds, overlay, score, smoothed, step_table, steps, svm_accuracy, trial_rows
+from emo_lib.compare import align, band_table, by_lot, compare, folds, overlay, score, smoothed, step_table, steps, svm_accuracy, trial_rows
 from emo_lib.datasets import open_dataset
 from emo_lib.facts import SEED, concat_features, make_features
 from emo_lib.features import BANDS_MSMAE

@@ -7,6 +7,7 @@ from emo_lib.facts import LayoutError, SPECS
 from emo_lib.readers.faced import FacedReader, amplitude, plausible_units, read_table, scale_caveat, take_probes
 from emo_lib.readers.layout import FileFault
 from emo_lib.readers.unpickle import dump_python2
+from damage import complete, single
 
 F = SPECS["FACED"]
 UNITS = {0: "uV", 2: "uV", 10: "V"}
@@ -43,16 +44,8 @@ def pristine(tmp_path_factory): return make(tmp_path_factory.mktemp("f")/"FACED"
 def root(pristine, tmp_path): return Path(shutil.copytree(pristine, tmp_path/"FACED"))
 
 
-def faults(root, **kw):
-    ps = FacedReader(root, **kw).problems()
-    assert all(p.path and p.expected and p.found and p.fix for p in ps) and len(set(ps)) == len(ps)
-    return ps
-
-
-def only(root, **kw):
-    ps = faults(root, **kw)
-    assert len(ps) == 1, list(map(str, ps))
-    return ps[0]
+def faults(root, **kw): return complete(FacedReader(root, **kw).problems())
+def only(root, **kw): return single(faults(root, **kw))
 
 
 def load(path): return pickle.loads(path.read_bytes(), encoding="latin1")
@@ -264,10 +257,11 @@ def test_parts_of_a_download(root):
     assert "none" in only(root).found
 
 
-@pytest.mark.parametrize("where, fix", [("Processed_data", "did you mean"), ("EEG_Features", "did you mean"), ("EEG_Features/DE", "did you mean"), ("..", "did you mean"), ("none", "give the folder")])
+@pytest.mark.parametrize("where, fix", [("Processed_data", "give the folder above as root: {}"), ("EEG_Features", "give the folder above as root: {}"), ("EEG_Features/DE", "give the folder above as root: {}"), ("..", "did you mean {}?"),
+    ("none", "give the folder that contains Processed_data or EEG_Features")])
 def test_wrong_folder(root, where, fix):
     p = FacedReader((root/where).resolve()).problems()[0]
-    assert fix in p.fix and "FACED" in p.expected and (where == "none" or p.fix == f"did you mean {root}?")
+    assert p.fix == fix.format(root) and "FACED" in p.expected
 
 
 def test_a_file_that_changes_while_it_is_used(root):

@@ -354,6 +354,7 @@ def test_the_input_that_cannot_be_read_is_named(disk, tmp_path):
 class Seeing(OnDisk):
     counts = {1: 5, 2: 6, 3: 4}
     spec = replace(SPECS["SEED"], eye=("pupil_1", "blink_1"))
+    def eye_notes(self, seen): return {}
     def eye(self, subject, session, window_s): return {t: np.full((n, 2), t, "f4") for t, n in self.counts.items()} if window_s == 1 else {}
 
 def test_the_eye_comes_along_cut_and_said(disk, tmp_path):

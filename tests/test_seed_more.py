@@ -10,6 +10,7 @@ from emo_lib.facts import SPECS
 from emo_lib.readers.cnt import write_cnt
 from emo_lib.readers.seed import SeedReader
 from emo_lib.twin import write_twin
+from damage import only_refusal as only, refusal as faults
 
 SEED, IV = SPECS["SEED"], SPECS["SEED-IV"]
 WINDOWS, PILES = SEED.windows(1, 4.), {"train": slice(0, 9), "test": slice(9, 15)}
@@ -105,20 +106,6 @@ def iv(pristine, tmp_path): return Path(shutil.copytree(pristine["iv"], tmp_path
 def npz(root, name): return root/"SEED_Multimodal/Chinese/02-EEG-DE-feature/eeg_used_4s"/f"{name}.npz"
 def eye(root, name): return root/"SEED_Multimodal/Chinese/04-Eye-tracking-feature/eye_tracking_feature"/name
 def eye_mat(root, s): return root/"eye_feature_smooth"/str(s)/f"{IV.file_stems[s][12]}.mat"
-
-
-def faults(name, root):
-    "The problems with which strict opening refuses; the message holds a line for each."
-    with pytest.raises(LayoutError) as e: open_dataset(name, root)
-    assert all(str(p) in str(e.value) for p in e.value.problems)
-    assert all(p.path and p.expected and p.found and p.fix for p in e.value.problems)
-    return e.value.problems
-
-
-def only(name, root):
-    ps = faults(name, root)
-    assert len(ps) == 1, list(map(str, ps))
-    return ps[0]
 
 
 def deep(name, root):

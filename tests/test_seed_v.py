@@ -6,6 +6,7 @@ import pytest
 from emo_lib.facts import LayoutError, SPECS
 from emo_lib.readers.cnt import write_cnt
 from emo_lib.readers.seed_v import CNT_NAME, SeedVReader, as_read, decide_columns
+from damage import complete, single
 
 V = SPECS["SEED-V"]
 WIDTH = len(V.channels)*len(V.bands)
@@ -53,16 +54,8 @@ def pristine(tmp_path_factory): return make(tmp_path_factory.mktemp("v")/"SEED-V
 def root(pristine, tmp_path): return Path(shutil.copytree(pristine, tmp_path/"SEED-V"))
 
 
-def faults(root, **kw):
-    ps = SeedVReader(root, **kw).problems()
-    assert all(p.path and p.expected and p.found and p.fix for p in ps) and len(set(ps)) == len(ps)
-    return ps
-
-
-def only(root, **kw):
-    ps = faults(root, **kw)
-    assert len(ps) == 1, list(map(str, ps))
-    return ps[0]
+def faults(root, **kw): return complete(SeedVReader(root, **kw).problems())
+def only(root, **kw): return single(faults(root, **kw))
 
 
 def load(path):

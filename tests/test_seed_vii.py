@@ -11,22 +11,13 @@ from emo_lib.datasets import LayoutError, open_dataset, verify
 from emo_lib.facts import SPECS
 from emo_lib.readers.cnt import write_cnt
 from emo_lib.readers.seed_vii import SeedViiReader, place_of
+from damage import contents, refusal, single, write_mat as write
 
 VII = SPECS["SEED-VII"]
 WINDOWS = {k: 1 + k % 3 for k in place_of(VII)}
 KINDS = ("EEG_preprocessed", "EEG_features", "EYE_features")
 ONSETS = np.round(2 + np.cumsum(np.random.default_rng(1).uniform(.9, 2.5, 40)), 3)
 EVENTS = [(float(t), "12"[i % 2]) for i, t in enumerate(ONSETS)]
-
-
-def write(path, data):
-    "A .mat file; its header says SYNTHETIC."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scipy.io.savemat(path, data)
-    with open(path, "r+b") as f: f.write(b"MATLAB 5.0 MAT-file, SYNTHETIC test data".ljust(116))
-
-
-def contents(path): return {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
 
 
 def change(path, f):
@@ -55,18 +46,8 @@ def pristine(tmp_path_factory): return make(tmp_path_factory.mktemp("seed_vii")/
 def vii(pristine, tmp_path): return Path(shutil.copytree(pristine, tmp_path/"SEED-VII"))
 
 
-def faults(root, **kw):
-    "The problems with which strict opening refuses; the message holds a line for each."
-    with pytest.raises(LayoutError) as e: open_dataset("SEED-VII", root, **kw)
-    assert all(str(p) in str(e.value) for p in e.value.problems)
-    assert all(p.path and p.expected and p.found and p.fix for p in e.value.problems)
-    return e.value.problems
-
-
-def only(root, **kw):
-    ps = faults(root, **kw)
-    assert len(ps) == 1, list(map(str, ps))
-    return ps[0]
+def faults(root, **kw): return refusal("SEED-VII", root, **kw)
+def only(root, **kw): return single(faults(root, **kw))
 
 
 # ---- whole folders

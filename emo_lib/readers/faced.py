@@ -6,15 +6,15 @@
 __all__ = ['UNITS', 'PLAUSIBLE', 'TABLE', 'SPELLINGS', 'FEATURES', 'SIGNALS', 'NAME', 'take_probes', 'amplitude',
            'plausible_units', 'table_row', 'read_table', 'settle_unit', 'trial_seconds', 'settle_rate', 'shape_fault',
            'array_of', 'n_channels', 'look_signals', 'look_features', 'joined', 'same_numbers', 'lengths', 'lacking',
-           'scale_caveat', 'wrong_root', 'list_folder', 'list_all', 'known_table', 'per_subject', 'FacedFolder',
-           'FacedFiles', 'FacedReader']
+           'scale_caveat', 'list_folder', 'list_all', 'known_table', 'per_subject', 'FacedFolder', 'FacedFiles',
+           'FacedReader']
 
-# %% ../../nbs/06_faced.ipynb #7dcc8c33
-import csv, json, re
+# %% ../../nbs/06_faced.ipynb #82a01c4b
+import csv, re
 from pathlib import Path
 import numpy as np
 from ..facts import SPECS, LayoutError, Problem
-from .layout import AGAIN, WHAT, FileFault, LayoutReader, Source, finite_problem, hint, not_finite, some, twin_records, unreadable
+from .layout import AGAIN, WHAT, FileFault, LayoutReader, Source, finite_problem, hint, not_finite, read_record, some, twin_records, unreadable, wrong_root
 from .unpickle import peek
 from ..store import content_hash
 
@@ -76,12 +76,12 @@ def settle_unit(sd, said=None, given=None, subject="..."):
     if said and said != found[0]: raise FileFault(f"a contradiction ({text})", fix)
     return found[0], text
 
-# %% ../../nbs/06_faced.ipynb #b013329f
+# %% ../../nbs/06_faced.ipynb #6a5dfd65
 def trial_seconds(root, spec):
     "Seconds of a trial: the facts', or what the record of a twin says."
-    for path in twin_records(root):
-        try: seconds = json.loads(path.read_bytes())["parameters"]["seconds_per_trial"]
-        except (OSError, ValueError, KeyError, TypeError): continue
+    for said in filter(None, map(read_record, twin_records(root))):
+        parameters = said.get("parameters")
+        seconds = parameters.get("seconds_per_trial") if isinstance(parameters, dict) else None
         if isinstance(seconds, (int, float)) and seconds > 0: return float(seconds)
     return float(spec.trial_s[1][0])
 
@@ -186,18 +186,8 @@ def scale_caveat(fs):
     low = [i for i, m in middle.items() if (np.log(max(m, 1e-300)) if fs.feature == "psd" else m) <= edge]
     return f"the medians of the subjects lie in groups {gap:.1f} {'units' if fs.feature == 'de' else 'nats'} apart (V against uV would be {'13.8' if fs.feature == 'de' else '27.6'}); the lower group: subjects {some(low, 200)}; standardise per subject"
 
-# %% ../../nbs/06_faced.ipynb #b674446e
+# %% ../../nbs/06_faced.ipynb #cbe461da
 SIGNALS, NAME = "Processed_data", re.compile(r"^sub(\d{3})(?:\.pkl){1,2}$")
-
-def wrong_root(root):
-    "The Problem of a `root` in which FACED does not stand, with a hint where it may be."
-    folders = (SIGNALS, *FEATURES.values())
-    fix = f"give the folder that contains {SIGNALS} or EEG_Features"
-    if not root.is_dir(): return Problem(str(root), "the folder of FACED", "no such folder" if not root.exists() else "a file", fix)
-    below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    near = [p for p in [root.parent, root.parent.parent, *below] if any((p/f).is_dir() for f in folders)]
-    if near: fix = f"did you mean {near[0]}?"
-    return Problem(str(root), f"folders of FACED ({', '.join(folders)})", f"only {some(p.name for p in below)}" if below else "no folder", fix)
 
 def list_folder(folder, kind, spec):
     "(Sources with subject and path only, Problems of names) of one folder."
@@ -234,7 +224,7 @@ def per_subject(value, word, ok, spec):
     if odd := [v for v in out.values() if not ok(v)]: raise ValueError(f"{word}: found {odd[0]!r}")
     return out
 
-# %% ../../nbs/06_faced.ipynb #567283ea
+# %% ../../nbs/06_faced.ipynb #6fc718d1
 class FacedFolder(LayoutReader):
     "What stands in a download of FACED; the arguments are those of FacedReader."
     def __init__(self, root, spec="FACED", unit=None, sfreq=None):
@@ -243,7 +233,7 @@ class FacedFolder(LayoutReader):
         self.sfreq = per_subject(sfreq, "sfreq: expected Hz", lambda v: isinstance(v, (int, float)) and v > 0, facts)
         super().__init__(root, spec)
     def scan(self):
-        if not any((self.root/f).is_dir() for f in (SIGNALS, *FEATURES.values())): return [], [wrong_root(self.root)]
+        if not any((self.root/f).is_dir() for f in (SIGNALS, *FEATURES.values())): return [], [wrong_root(self.root, self.spec.name, (SIGNALS, *FEATURES.values()))]
         table, problems = known_table(self.root, self.spec)
         (signals, *features), odd = list_all(self.root, self.spec)
         seconds = trial_seconds(self.root, self.spec)

@@ -8,19 +8,20 @@ __all__ = ['FOLDERS', 'BY_FOLDER', 'sessions_by_date', 'find_folders', 'raw_fold
            'copies', 'mean_correlation', 'other_session', 'SeedFolders', 'share_eye_notes', 'lengths_of', 'scan_more',
            'NoPart', 'SeedParts', 'swapped', 'SeedReader']
 
-# %% ../../nbs/02_readers.ipynb #2dc43708
-import filecmp
+# %% ../../nbs/02_readers.ipynb #68c253f3
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 import numpy as np
 import scipy.io
 from tqdm import tqdm
 from ..facts import Problem, parse_stem
-from .layout import AGAIN, WHAT, FileFault, LayoutReader, Source, some, summarise, unreadable, window_of
+from .layout import AGAIN, WHAT, FileFault, LayoutReader, Source, some, summarise, unreadable, window_of, wrong_root
 from .matlab import mat_variables
 from .seed_files import check_contents, damaged, read_arrays, read_windows, trial_names
 from .seed_multimodal import SeedMultimodal, multimodal_folder
 from .seed_raw import length_problems, raw_recording, scan_raw
+from ..store import same_content
 
 # %% ../../nbs/02_readers.ipynb #6460fde1
 def sessions_by_date(subject, dates, spec):
@@ -30,7 +31,7 @@ def sessions_by_date(subject, dates, spec):
     if all((subject, d) in released for d in dates): return {d: released[subject, d] for d in dates}
     return {} if len(dates) > spec.n_sessions else {d: s for s, d in enumerate(dates, 1)}
 
-# %% ../../nbs/02_readers.ipynb #ea1704bd
+# %% ../../nbs/02_readers.ipynb #757377e0
 FOLDERS = {   # data set -> {folder of dated .mat files: (kind, seconds of its windows or None)}
     "SEED": {"Preprocessed_EEG": ("signals", None), "ExtractedFeatures": ("features", 1.), "ExtractedFeatures_1s": ("features", 1.), "ExtractedFeatures_4s": ("features", 4.)},
     "SEED-IV": {"eeg_raw_data": ("signals", None), "eeg_feature_smooth": ("features", 4.), "eye_feature_smooth": ("eye", 4.)}}
@@ -52,13 +53,9 @@ def known(root, name):
 
 def wrong_folder(root, name):
     "The Problem of a `root` in which data set `name` does not stand, with a hint where it may be."
-    fix = f"give the folder that contains {' or '.join(FOLDERS[name])}"
-    if not root.is_dir(): return Problem(str(root), f"the folder of {name}", "no such folder" if not root.exists() else "a file", fix)
-    below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if other := [n for n in FOLDERS if n != name and known(root, n)]: fix = f"this looks like {other[0]}: open it under that name"
-    elif root.name in FOLDERS[name] or root.parent.name in FOLDERS[name]: fix = f"give the folder above as root: {root.parent if root.name in FOLDERS[name] else root.parent.parent}"
-    elif near := [p for p in below if known(p, name)]: fix = f"did you mean {near[0]}?"
-    return Problem(str(root), f"folders of {name} ({', '.join(FOLDERS[name])})", f"only {some(p.name for p in below)}" if below else "no folder", fix)
+    problem = wrong_root(root, name, list(FOLDERS[name]), lambda p: known(p, name))
+    other = [n for n in FOLDERS if n != name and known(root, n)]
+    return replace(problem, fix=f"this looks like {other[0]}: open it under that name") if other else problem
 
 # %% ../../nbs/02_readers.ipynb #08a95676
 def date_of(source):
@@ -162,16 +159,14 @@ def scan_dated(root, spec, bands_axis=None):
     check_contents(files, spec, bands_axis)
     return files, problems
 
-# %% ../../nbs/02_readers.ipynb #9d018d91
+# %% ../../nbs/02_readers.ipynb #5a0551c4
 def copies(sources):
-    "Problems of Sources of one subject and one kind that have, byte for byte, the content of an earlier session's."
-    earlier = {}
-    for f in sources:
-        same = earlier.setdefault((f.kind, f.window_s, f.path.suffix, f.subject), [])
-        try: first = next((e for e in same if filecmp.cmp(e.path, f.path, shallow=False)), None)
-        except OSError: continue                    # told when the data are read
-        if first: yield Problem(str(f.path), f"another recording in every session of subject {f.subject}", f"same content as {first.path}", AGAIN)
-        same.append(f)
+    "Problems of Sources of one subject and one kind that have the content of an earlier session's."
+    alike = {}
+    for f in sources: alike.setdefault((f.subject, f.kind, f.window_s, f.path.suffix), []).append(f.path)
+    for (subject, *_), paths in alike.items():
+        for first, *more in same_content(paths):
+            for p in more: yield Problem(str(p), f"another recording in every session of subject {subject}", f"same content as {first}", AGAIN)
 
 # %% ../../nbs/02_readers.ipynb #4b42fd6a
 def mean_correlation(x, y):

@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['READINGS', 'WHOLE', 'OVERRIDE', 'CNT_NAME', 'TIMES', 'FOLDERS', 'NPZ_NAME', 'as_read', 'fall', 'decide_columns',
            'trial_dict', 'npz_trials', 'by_session', 'key_faults', 'shape_faults', 'label_faults', 'look', 'repeated',
-           'settle_columns', 'renumbered', 'read_times', 'known_times', 'look_raw', 'prefer_repaired', 'wrong_root',
-           'list_folder', 'same_recordings', 'SeedVFolder', 'SeedVReader']
+           'settle_columns', 'renumbered', 'read_times', 'known_times', 'look_raw', 'prefer_repaired', 'list_folder',
+           'same_recordings', 'SeedVFolder', 'SeedVReader']
 
-# %% ../../nbs/04_seed_v.ipynb #a38f5358
-import filecmp, re
+# %% ../../nbs/04_seed_v.ipynb #3c027dd4
+import re
 from collections import Counter
 from pathlib import Path
 import numpy as np
 from ..facts import LayoutError, Problem, Recording
-from .layout import AGAIN, FileFault, LayoutReader, Source, some
+from .layout import AGAIN, FileFault, LayoutReader, Source, some, wrong_root
 from .unpickle import load_npz
-from ..store import content_hash
+from ..store import content_hash, same_content
 
 # %% ../../nbs/04_seed_v.ipynb #68c6132c
 READINGS = ("channel-band", "band-channel")     # how 310 columns become channels and bands
@@ -187,19 +187,9 @@ def prefer_repaired(sources):
         if s in fixed.values() or (s.subject, s.sessions) not in fixed: yield s
         else: fixed[s.subject, s.sessions].notes["repaired"] = f"read instead of {s.path.name}"
 
-# %% ../../nbs/04_seed_v.ipynb #01701caf
+# %% ../../nbs/04_seed_v.ipynb #2c100efd
 FOLDERS = {"EEG_DE_features": "features", "Eye_movement_features": "eye", "EEG_raw": "raw"}
 NPZ_NAME = re.compile(r"^(\d+)_123\.npz$")
-
-def wrong_root(root):
-    "The Problem of a `root` in which SEED-V does not stand, with a hint where it may be."
-    fix = f"give the folder that contains {' or '.join(FOLDERS)}"
-    if not root.is_dir(): return Problem(str(root), "the folder of SEED-V", "no such folder" if not root.exists() else "a file", fix)
-    below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    near = [p for p in below if any((p/f).is_dir() for f in FOLDERS)]
-    if root.name in FOLDERS: fix = f"give the folder above as root: {root.parent}"
-    elif near: fix = f"did you mean {near[0]}?"
-    return Problem(str(root), f"folders of SEED-V ({', '.join(FOLDERS)})", f"only {some(p.name for p in below)}" if below else "no folder", fix)
 
 def list_folder(folder, kind, spec):
     "(Sources with subject and path only, Problems of names) of one folder."
@@ -214,14 +204,11 @@ def list_folder(folder, kind, spec):
     if not sources and not odd: problems = [Problem(str(folder), f"files {form}", "none", "copy the data into this folder")]
     return sorted(sources, key=lambda s: (s.subject, s.sessions, s.path.name)), problems
 
-# %% ../../nbs/04_seed_v.ipynb #14146bb4
+# %% ../../nbs/04_seed_v.ipynb #50001701
 def same_recordings(sources):
     "Problems of recordings that have, byte for byte, the content of an earlier one."
-    for i, s in enumerate(sources):
-        for o in sources[:i]:
-            try: same = o.path.stat().st_size == s.path.stat().st_size and filecmp.cmp(o.path, s.path, shallow=False)
-            except OSError: same = False            # told when it is read
-            if same: yield Problem(str(s.path), "another recording in every session", f"the same content as {o.path}", AGAIN); break
+    for first, *more in same_content([s.path for s in sources]):
+        for p in more: yield Problem(str(p), "another recording in every session", f"same content as {first}", AGAIN)
 
 class SeedVFolder(LayoutReader):
     "What stands in a download of SEED-V; the arguments are those of SeedVReader."
@@ -231,7 +218,7 @@ class SeedVFolder(LayoutReader):
         super().__init__(root, spec)
     def scan(self):
         here = {f: k for f, k in FOLDERS.items() if (self.root/f).is_dir()}
-        if not here: return [], [wrong_root(self.root)]
+        if not here: return [], [wrong_root(self.root, self.spec.name, FOLDERS)]
         listed = [list_folder(self.root/f, k, self.spec) for f, k in here.items()]
         sources, (bounds, evidence, problems) = list(prefer_repaired([s for ss, _ in listed for s in ss])), known_times(self.root, self.spec)
         for s in sources: look_raw(s, self.spec, bounds, evidence) if s.kind == "raw" else look(s, self.spec)

@@ -6,18 +6,18 @@
 __all__ = ['SIGNAL_KEY', 'FEATURE_KEY', 'ORDER', 'STARTS', 'LUMINANCE', 'FOLDERS', 'MAT_NAME', 'CNT_NAME', 'place_of',
            'by_session', 'key_faults', 'axis_orders', 'axes_of', 'feature_content', 'flat_content', 'length_problems',
            'lacking_features', 'clock_time', 'trigger_rows', 'trigger_times', 'laid_over', 'csv_times', 'paired',
-           'started_at', 'shifted', 'trial_bounds', 'trial_constants', 'eye_caveat', 'caveat_of', 'wrong_root',
-           'list_folder', 'look', 'look_raw', 'same_trials', 'SeedViiFolders', 'SeedViiReader']
+           'started_at', 'shifted', 'trial_bounds', 'trial_constants', 'eye_caveat', 'list_folder', 'look', 'look_raw',
+           'same_trials', 'SeedViiFolders', 'SeedViiFiles', 'SeedViiReader']
 
-# %% ../../nbs/05_seed_vii.ipynb #b6b3d6f2
+# %% ../../nbs/05_seed_vii.ipynb #a05f84ea
 import re
 from collections import Counter
 from datetime import date, datetime, time
 from pathlib import Path
 import numpy as np
-from ..facts import SPECS, LayoutError, Problem, Recording
+from ..facts import LayoutError, Problem, Recording
 from .cnt import bounds_from_annotations, pick_channels, read_cnt_header
-from .layout import AGAIN, FileFault, LayoutReader, Source, finite, some
+from .layout import AGAIN, FileFault, LayoutReader, Source, finite, some, wrong_root
 from .matlab import inspect, load_arrays, shape_text, trial_keys
 
 # %% ../../nbs/05_seed_vii.ipynb #c72ab744
@@ -205,7 +205,7 @@ def trial_bounds(header, n_trials, csv, starts=STARTS):
     if not csv.is_file(): raise FileFault(fault, f"copy {file} from the download, which has the times of the trials")
     return shifted(csv_times(csv, name, n_trials), header, marks, fault)
 
-# %% ../../nbs/05_seed_vii.ipynb #6b000ec0
+# %% ../../nbs/05_seed_vii.ipynb #7086f162
 LUMINANCE = "the release removed the luminance of the screen by a fit over all subjects of a clip, so eye features carry something of other subjects, test subjects included"
 
 def trial_constants(eye):
@@ -221,25 +221,9 @@ def eye_caveat(eye, names):
     found = f"{len(cols)} of {len(names)} features ({some((names[c] for c in cols), 9)}) are constant within each of {n} trials: they tell which trial a window is of" if cols else f"no feature is constant within all of {n} trials"
     return f"{found}; {LUMINANCE}"
 
-def caveat_of(fs):
-    "`eye_caveat` of a feature set with eye features."
-    eye, at = fs.eye.values, np.column_stack([fs[k].values for k in ("subject", "session", "trial")])
-    trials, which = np.unique(at, axis=0, return_inverse=True)
-    return eye_caveat({i: eye[which.ravel() == i] for i in range(len(trials))}, fs.eye_feature.values.tolist())
-
-# %% ../../nbs/05_seed_vii.ipynb #0dccdf18
+# %% ../../nbs/05_seed_vii.ipynb #c1cb778b
 FOLDERS = {"EEG_preprocessed": "signals", "EEG_features": "features", "EYE_features": "eye", "continuous_labels": "labels", "EEG_raw": "raw"}    # folder -> kind
 MAT_NAME, CNT_NAME = re.compile(r"^(\d+)\.mat$"), re.compile(r"^(\d+)_(\d{8})_(\d+)\.cnt$")
-
-def wrong_root(root):
-    "The Problem of a `root` in which SEED-VII does not stand, with a hint where it may be."
-    fix = f"give the folder that contains {' or '.join(FOLDERS)}"
-    if not root.is_dir(): return Problem(str(root), "the folder of SEED-VII", "no such folder" if not root.exists() else "a file", fix)
-    below = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    near = [p for p in below if any((p/f).is_dir() for f in FOLDERS)]
-    if root.name in FOLDERS: fix = f"give the folder above as root: {root.parent}"
-    elif near: fix = f"did you mean {near[0]}?"
-    return Problem(str(root), f"folders of SEED-VII ({', '.join(FOLDERS)})", f"only {some(p.name for p in below)}" if below else "no folder", fix)
 
 def list_folder(folder, kind, spec):
     "(Sources with subject and path only, Problems of names) of one folder."
@@ -293,7 +277,7 @@ def same_trials(source):
         seen.setdefault(digest, key)
     if twice: yield Problem(str(source.path), "another recording in every trial", f"the same numbers in {some(f'{a} and {b}' for a, b in twice)}", AGAIN)
 
-# %% ../../nbs/05_seed_vii.ipynb #f37993c6
+# %% ../../nbs/05_seed_vii.ipynb #9002a7ce
 class SeedViiFolders(LayoutReader):
     "The folders of SEED-VII: what is in them and what is wrong; see SeedViiReader."
     def __init__(self, root, spec="SEED-VII", starts=None):
@@ -308,7 +292,7 @@ class SeedViiFolders(LayoutReader):
             if not (self.root/folder).is_dir(): continue
             found, odd = list_folder(self.root/folder, kind, self.spec)
             sources += found; problems += odd
-        if not any((self.root/f).is_dir() for f in FOLDERS): return [], [wrong_root(self.root)]
+        if not any((self.root/f).is_dir() for f in FOLDERS): return [], [wrong_root(self.root, self.spec.name, FOLDERS)]
         for s in sources: look(s, self.spec, self.root/"save_info", self.starts)
         for s, fault in [*length_problems(sources, self.spec), *lacking_features(sources)]: s.faults.append(fault)
         self._labels = {s.subject: s for s in sources if s.kind == "labels" and not s.faults}
@@ -320,14 +304,9 @@ class SeedViiFolders(LayoutReader):
         found = super().problems(deep)
         return found + [p for s in dict.fromkeys(self._at.values()) if s.kind in ("signals", "features") for p in same_trials(s)] if deep else found
 
-# %% ../../nbs/05_seed_vii.ipynb #018bd46f
-class SeedViiReader(SeedViiFolders):
-    """Reads SEED-VII in its official layout.
-
-    root : the folder that holds EEG_preprocessed, EEG_features, EYE_features, EEG_raw and save_info, or some of them
-    starts : {recording: "HH:MM:SS"}, the clock time at which a recording with bad triggers began, beside the two that are known (STARTS)
-    Opening reads headers only and raises nothing; see `problems`. Errors: ValueError for a start that is no time.
-    """
+# %% ../../nbs/05_seed_vii.ipynb #76118007
+class SeedViiFiles(SeedViiFolders):
+    "The four ways to read; the arguments are those of SeedViiReader."
     def _arrays(self, source, session, stem=""):
         "{trial: array} of one session's keys of a MATLAB file."
         keys = {t: f"{stem}{clip}" for t, clip in enumerate(self.spec.clips[session], 1)}
@@ -337,18 +316,21 @@ class SeedViiReader(SeedViiFolders):
         order, _ = axes_of([s for k, s in source.shapes.items() if FEATURE_KEY.match(k)], len(self.spec.channels), len(self.spec.bands))
         return {t: x.transpose([order.index(w) for w in ("window", "channel", "band")]) for t, x in self._arrays(source, session, name + "_").items()}
     def read_eye(self, source, session): return self._arrays(source, session)
-    def eye_notes(self, seen):
-        "What must stand in the attrs of any feature set with these eye features `seen` {trial: (window, eye_feature)}: {name: text}."
-        return {"eye_caveat": eye_caveat(seen, self.spec.eye)}
     def read_signals(self, source, session):
         for t, clip in enumerate(self.spec.clips[session], 1): yield t, load_arrays(source.path, [str(clip)], source.shapes)[str(clip)], self.spec.sfreq
     def recording(self, source, session):
         s, at = self.spec, source.shapes
         return Recording(source.path, s.name, source.subject, session, at["bounds"], tuple(s.labels[session]), tuple(s.clips[session]), s.raw_drop, s.raw_eog, self.provenance, at["evidence"])
-    def features(self, name, window_s=None, subjects=None, sessions=None, eye=True):
-        """Released features as one feature set; see LayoutReader.features. With the eye, attrs["eye_caveat"] says what its features know of trials and of other subjects."""
-        fs = super().features(name, window_s, subjects, sessions, eye)
-        return fs.assign_attrs(eye_caveat=caveat_of(fs)) if "eye" in fs else fs
+
+# %% ../../nbs/05_seed_vii.ipynb #585e8233
+class SeedViiReader(SeedViiFiles):
+    """Reads SEED-VII in its official layout.
+
+    root : the folder that holds EEG_preprocessed, EEG_features, EYE_features, EEG_raw and save_info, or some of them
+    starts : {recording: "HH:MM:SS"}, the clock time at which a recording with bad triggers began, beside the two that are known (STARTS)
+    Opening reads headers only and raises nothing; see `problems`. Errors: ValueError for a start that is no time.
+    """
+    def eye_notes(self, seen): return {"eye_caveat": eye_caveat(seen, self.spec.eye)}     # see LayoutReader
     def continuous_labels(self, subject, session):
         """How strongly the subject felt it over each trial, {trial: (n,) float64}, as released; how many values a trial has is the file's own.
 
