@@ -6,18 +6,18 @@
 __all__ = ['TWIN_FILE', 'RAW_BITS', 'session_truth', 'twin_truth', 'write_twin', 'twin_set', 'linear_svm', 'calibrate',
            'modalities']
 
-# %% ../nbs/14_twin.ipynb #1d485af4
+# %% ../nbs/14_twin.ipynb #15783ac1
 import json, re, shutil
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 from tqdm import tqdm
-from .brain import (BAND_NAMES, EYE, EYE_SPREAD, FEELINGS, REST, SPREAD, TWIN_REGIONS, TwinSettings, effect_table, eye_kinds, head_model, session_traits,
-                           trial_traits, twin_eye)
+from .brain import (BAND_NAMES, EFFECTS, EYE, EYE_SPREAD, FEELINGS, REST, SPREAD, TWIN_REGIONS, TwinSettings, effect_table, eye_kinds, head_model, session_traits, subject_traits,
+                           trial_traits, twin_eye, twin_trial)     # some of these, and MAT_HEADER, only to be found here as before
 from .facts import concat_features, make_features
 from .readers.layout import window_table
 from .store import write_json
-from .twin_layouts import EYE_WINDOW_S, STEPS, TWIN_FEATURES, WITHOUT_EYES, Ask, faced_recording, twin_features
+from .twin_layouts import EYE_WINDOW_S, MAT_HEADER, STEPS, TWIN_FEATURES, WITHOUT_EYES, Ask, faced_recording, twin_features
 
 # %% ../nbs/14_twin.ipynb #e54966ce
 TWIN_FILE = re.compile(r"label\.mat|time\.txt|trial_start_end_timestamp\.txt|Recording_info\.csv|\d+_\d{8}\.mat|\d+\.mat|\d+_\d+\.npz|\d+_\d|\d+_\d(_\d{8})?\.cnt|\d+_\d{8}_\d(\.cnt|_(save|trigger)_info\.csv)|sub\d{3}\.pkl(\.pkl)?")
