@@ -130,6 +130,14 @@ def test_channels_that_the_file_marks_bad(tmp_path):
 def test_wrong_steps_are_refused_at_once(recording, change, text):
     with pytest.raises(ValueError, match=text): preprocess(recording, **change)
 
+@pytest.mark.parametrize("change, text", [
+    (dict(bandpass=dict(low=90, high=20)), "low < high"), (dict(bandpass=dict(low="a")), "bandpass.low: expected a number"), (dict(bandpass=dict(high=100.)), "below 100 Hz"), (dict(notch=dict(freq=-1)), "notch.freq: expected"),
+    (dict(notch=dict(freq=float("nan"))), "notch.freq: expected"), (dict(read=dict(block_s=0)), "read.block_s"), (dict(read=dict(edge=2)), "read.edge"), (dict(read=dict(n_bytes=3)), "None or 2 or 4"),
+    (dict(bads=dict(window_s=0)), "bads.window_s"), (dict(bads=dict(z_max="x", interpolate="maybe")), "bads.z_max.*bads.interpolate: expected True or False"), (dict(ica=dict(components=2.5)), "a whole number"),
+    (dict(ica=dict(fit_s=0)), "ica.fit_s"), (dict(ica=dict(threshold=True)), "ica.threshold"), (dict(ica=3), "expected a dict")])
+def test_wrong_values_are_refused_at_once(recording, change, text):
+    with pytest.raises(ValueError, match=text): preprocess(recording, "full", **change)
+
 def test_what_cannot_be_repaired_is_refused_by_name(recording, tmp_path):
     late = tuple((s + 10, e + 10) for s, e in BOUNDS)
     no_eye = made(tmp_path, "flat.cnt", np.where(np.arange(66)[:, None] == 64, 0, DIRTY))
