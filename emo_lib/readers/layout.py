@@ -101,8 +101,8 @@ def claimed_twice(sources):
     for (kind, _, subject, session), files in claims(sources).items():
         if len(files) > 1: yield files, Problem(str(files[0].path.parent), f"one file of {WHAT[kind]} for subject {subject}, session {session}", f"{len(files)} files: {some(f.path for f in files)}", "keep the right one")
 
-# %% ../../nbs/01_layout.ipynb #f6ca0789
-def absent_sessions(sources, spec, kinds=tuple(WHAT), name=lambda kind, subject, session: "unknown"):
+# %% ../../nbs/01_layout.ipynb #c3a4d3e5
+def absent_sessions(sources, spec, kinds=tuple(WHAT), name=lambda kind, subject, session: ""):
     "Problems of subjects without all sessions among the files of a kind in which they stand. `name`(kind, subject, session): how the release names the file."
     for kind in kinds:
         for w in sorted({s.window_s for s in sources if s.kind == kind}, key=lambda w: w or 0):
@@ -110,8 +110,9 @@ def absent_sessions(sources, spec, kinds=tuple(WHAT), name=lambda kind, subject,
             for subject in sorted({s.subject for s in mine}):
                 there = [s for s in mine if s.subject == subject]
                 lack = [n for n in range(1, spec.n_sessions + 1) if not any(n in s.sessions or s.faults and not s.sessions for s in there)]
+                known = dict.fromkeys(filter(None, (name(kind, subject, n) for n in lack)))
                 if lack: yield Problem(str(there[0].path.parent), f"{WHAT[kind]} of sessions 1 to {spec.n_sessions} of subject {subject}", f"no session {some(lack)}, only {some(s.path.name for s in there)}",
-                                       f"copy what is missing (released as {some(dict.fromkeys(name(kind, subject, n) for n in lack))}) or open with strict=False, which uses what is there")
+                                       "copy what is missing" + (f" (released as {some(known)})" if known else "") + " or open with strict=False, which uses what is there")
 
 # %% ../../nbs/01_layout.ipynb #71731645
 def misfits(eye, others):
@@ -158,7 +159,7 @@ def finite(source, arrays, what):
     if odd := not_finite(arrays): raise LayoutError([finite_problem(source.path, {f"{what} {t}": n for t, n in odd.items()})])
     return arrays
 
-# %% ../../nbs/01_layout.ipynb #b52d71ce
+# %% ../../nbs/01_layout.ipynb #1479aa0b
 class LayoutFiles(ABC):
     """The whole files of a download, indexed in `_at` {(kind, window_s, subject, session): Source}, and its Problems; made from headers only. See LayoutReader.
 
@@ -184,8 +185,8 @@ class LayoutFiles(ABC):
     def scan(self):
         "Look at every file without reading data: (list of all Sources, list of Problems of folders and names). Each layout writes its own."
     def released_name(self, kind, subject, session):
-        "How the release names the file of `kind` with that session."
-        return "unknown"
+        "How the release names the file of `kind` with that session; empty where nobody knows."
+        return ""
     @property
     def provenance(self):
         '"synthetic" when TWIN.json stands in the root or a file says SYNTHETIC, else "real".'
