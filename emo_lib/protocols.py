@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRIAL', 'SCOPES', 'PROTOCOLS', 'window_table', 'Fold', 'session_pairs', 'pretraining_pool', 'validation_trials',
-           'repeated_clips', 'fold_caveats', 'CrossSession', 'make_protocol']
+           'labelled_trials', 'repeated_clips', 'fold_caveats', 'CrossSession', 'make_protocol']
 
 # %% ../nbs/40_protocols.ipynb #25efde37
 import inspect, warnings
@@ -135,6 +135,19 @@ def validation_trials(meta, train, fraction, seed):
     held = pd.MultiIndex.from_frame(meta.iloc[train][TRIAL]).isin(chosen) if chosen else np.zeros(len(train), bool)
     return train[~held], train[held], single
 
+# %% ../nbs/40_protocols.ipynb #e4dc59f0
+def labelled_trials(meta, train, n, seed):
+    """The rows of `train` that belong to the first `n` trials of each class, in an order drawn by `seed`; all of a class that has fewer.
+
+    meta : DataFrame of windows; train : int array of rows; n : int, or None for all; seed : int
+    Returns (sorted int array, number of trials kept, number of trials there were).
+    """
+    trials = meta.iloc[train][[*TRIAL, "label"]].drop_duplicates().sort_values(TRIAL)
+    if n is None: return train, len(trials), len(trials)
+    chosen = [tuple(t) for label, of_class in trials.groupby("label", sort=True)
+              for t in of_class[TRIAL].to_numpy()[np.random.default_rng(derive_seed(seed, label)).permutation(len(of_class))[:n]]]
+    return train[pd.MultiIndex.from_frame(meta.iloc[train][TRIAL]).isin(chosen)], len(chosen), len(trials)
+
 # %% ../nbs/40_protocols.ipynb #8badcaf2
 def _known(clips):
     "The clip names that stand for a clip, as a list: not missing, not empty, above 0."
@@ -159,24 +172,29 @@ def fold_caveats(meta, train, test, scope):
         out.append(f"feature {feature!r} is smoothed in both directions of time within a trial: legal between trials, not possible live")
     return out
 
-# %% ../nbs/40_protocols.ipynb #0d317c64
+# %% ../nbs/40_protocols.ipynb #35b27549
 @dataclass(frozen=True)
 class CrossSession:
     """Within-subject cross-session protocol of section IV-C: each ordered pair of a subject's sessions is a fold.
 
     scope : what pre-training may see, a key of SCOPES
     val_fraction : share of the training trials of each class kept for validation, 0 <= val_fraction < 1; 0: no validation (the paper)
-    seed : int, base seed of the validation draw. Errors: ValueError on an unknown scope or an impossible value.
+    seed : int, base seed of the draws of trials
+    trials_per_class : only so many training trials of each class are labelled, 1 or more; None: all (the paper)
+    Errors: ValueError on an unknown scope or an impossible value.
     """
     scope: str = "all"
     val_fraction: float = 0.0
     seed: int = 0
+    trials_per_class: int | None = None
 
     def __post_init__(self):
         if self.scope not in SCOPES: raise ValueError(f"unknown scope {self.scope!r}; known: {', '.join(SCOPES)}")
         if type(self.val_fraction) not in (int, float) or not 0 <= self.val_fraction < 1:
             raise ValueError(f"val_fraction must be a number from 0 and below 1, found {self.val_fraction!r}")
         if type(self.seed) is not int: raise ValueError(f"seed must be a whole number, found {self.seed!r}")
+        n = self.trials_per_class
+        if n is not None and (type(n) is not int or n < 1): raise ValueError(f"trials_per_class must be a whole number of at least 1, or None, found {n!r}")
 
     def split(self, meta, subjects=None):
         """Yield a checked Fold per subject and ordered pair of sessions.
@@ -190,14 +208,16 @@ class CrossSession:
         for subject, short in _chosen(sessions, subjects):
             for a, b in session_pairs(sessions[subject]): yield _make_fold(self, meta, subject, (a, b), short, pools)
 
-# %% ../nbs/40_protocols.ipynb #d18c7354
+# %% ../nbs/40_protocols.ipynb #f8811ac8
 def _make_fold(protocol, meta, subject, pair, caveats, pools):
     "The checked Fold of one subject and pair (train session, test session); caveats : those already known; pools : {name: rows} so far."
-    own = (meta["subject"] == subject).to_numpy()
+    caveats, own = list(caveats), (meta["subject"] == subject).to_numpy()
     train, test = (np.flatnonzero(own & (meta["session"] == e).to_numpy()) for e in pair)
-    caveats = [*caveats, *fold_caveats(meta, train, test, protocol.scope)]
+    train, kept, there = labelled_trials(meta, train, protocol.trials_per_class, derive_seed(protocol.seed, "labelled", subject, pair[0]))
+    if protocol.trials_per_class: caveats.append(f"{kept} of {there} training trials are labelled (trials_per_class {protocol.trials_per_class})")
     train, val, single = validation_trials(meta, train, protocol.val_fraction, derive_seed(protocol.seed, "validation", subject, pair[0]))
     if single: caveats.append(f"label {', '.join(map(str, single))} has one training trial and is not in validation")
+    caveats += fold_caveats(meta, np.concatenate([train, val]), test, protocol.scope)
     pool, pool_name = pretraining_pool(meta, protocol.scope, subject, pair[1])
     if not len(pool):
         raise ValueError(f"scope {protocol.scope!r} leaves no window for pre-training: the data hold subject {subject} only; use scope 'no_test_session'")

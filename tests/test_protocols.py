@@ -69,6 +69,31 @@ def test_validation_does_not_depend_on_the_test_session_but_on_the_seed():
     assert of(0)[1, 1, 2] == of(0)[1, 1, 3] and of(0) == of(0) and of(0) != of(1)
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_labelled_trials_are_nested_whole_and_leave_the_pool_alone(fraction):
+    meta = table(feature="de_LDS")
+    def of(n, seed=0): return list(make_protocol("cross_session", trials_per_class=n, val_fraction=fraction, seed=seed).split(meta))
+    def rows(f): return np.sort(np.concatenate([f.train, f.val])).tolist()
+    full, before = of(None), None
+    for n in (1, 2, 3, 4):
+        few = of(n)
+        for f, g in zip(few, full, strict=True):
+            labelled = meta.loc[rows(f)].groupby("label").trial.nunique()
+            assert labelled.tolist() == [min(n, 3)] * 3 and len(rows(f)) == 3 * labelled.sum()                 # whole trials of 3 windows
+            assert np.array_equal(f.pool, g.pool) and np.array_equal(f.test, g.test) and f.pool_name == g.pool_name
+            assert f"{min(n, 3) * 3} of 9 training trials are labelled (trials_per_class {n})" in f.caveats
+        assert before is None or all(set(rows(f)) <= set(rows(g)) for f, g in zip(before, few))
+        before = few
+    assert [rows(f) for f in of(3)] == [rows(f) for f in full] and not any("labelled (" in c for f in full for c in f.caveats)
+    one = {tuple(f.names.values()): rows(f) for f in of(1)}
+    assert one[1, 1, 2] == one[1, 1, 3] and one != {tuple(f.names.values()): rows(f) for f in of(1, seed=1)}
+
+
+def test_clips_of_unlabelled_trials_are_not_said_to_be_trained():
+    few = next(make_protocol("cross_session", trials_per_class=1).split(table()))
+    assert any("33% of the test session's trials show a clip" in c for c in few.caveats)
+
+
 def test_equal_pool_names_mean_equal_pools():
     meta = table()
     for scope, n in (("all", 1), ("no_test_session", 9), ("other_subjects", 3)):
@@ -138,11 +163,14 @@ def test_a_lone_subject_has_no_other_subjects():
 
 @pytest.mark.parametrize("call, error, line", [
     (lambda: make_protocol("cross_sesion"), ValueError, "known: cross_session"),
-    (lambda: make_protocol("cross_session", scop="all"), TypeError, "known: scope, val_fraction, seed"),
+    (lambda: make_protocol("cross_session", scop="all"), TypeError, "known: scope, val_fraction, seed, trials_per_class"),
     (lambda: make_protocol("cross_session", scope="none"), ValueError, "known: all, no_test_session, other_subjects"),
     (lambda: make_protocol("cross_session", val_fraction=1), ValueError, "below 1, found 1"),
     (lambda: make_protocol("cross_session", val_fraction=float("nan")), ValueError, "found nan"),
     (lambda: make_protocol("cross_session", val_fraction="0.2"), ValueError, "found '0.2'"),
+    (lambda: make_protocol("cross_session", trials_per_class=0), ValueError, "at least 1, or None, found 0"),
+    (lambda: make_protocol("cross_session", trials_per_class=True), ValueError, "found True"),
+    (lambda: make_protocol("cross_session", trials_per_class=1.0), ValueError, "found 1.0"),
     (lambda: list(make_protocol("cross_session").split(table(), subjects=[1, 99])), ValueError, "unknown subject 99; the data hold 1, 2, 3"),
 ])
 def test_bad_parameters_are_refused(call, error, line):
