@@ -40,7 +40,7 @@ class GraphFilter(nn.Module):
 
     def forward(self, X, T): return torch.einsum("kij,njb,kbh->nih", T, X, self.theta)
 
-# %% ../../nbs/31_dgcnn.ipynb #f5227315
+# %% ../../nbs/31_dgcnn.ipynb #6c143edf
 def xavier(n_in, n_out):
     "A linear layer n_in -> n_out with Xavier-normal weights and bias 0."
     layer = nn.Linear(n_in, n_out)
@@ -61,10 +61,13 @@ class DGCNNNet(nn.Module):
         self.filter = GraphFilter(bands, hidden, order)
         self.fc1, self.fc2 = xavier(channels * hidden, fc), xavier(fc, n_classes)
 
-    def forward(self, x, there):
+    def features(self, x, there):
+        """What the last linear layer sees: (window, fc)."""
         x = self.norm(x.transpose(1, 2)).transpose(1, 2) * there[..., None]
         h = F.relu(self.filter(x, chebyshev(normalised(self.A), self.order)))
-        return self.fc2(F.relu(self.fc1(h.flatten(1))))
+        return F.relu(self.fc1(h.flatten(1)))
+
+    def forward(self, x, there): return self.fc2(self.features(x, there))
 
 # %% ../../nbs/31_dgcnn.ipynb #cecc2036
 SCALES = ("sample", "band", "standard")
@@ -82,7 +85,7 @@ def scaled(X, valid, scale, moments=None):
     if scale == "standard": return np.where(valid[..., None], (X - moments[0]) / moments[1], 0).astype(np.float32)
     return minmax(X, valid, over=scale).astype(np.float32)
 
-# %% ../../nbs/31_dgcnn.ipynb #12311ef0
+# %% ../../nbs/31_dgcnn.ipynb #d353b165
 class DGCNN(NetworkClassifier):
     """DGCNN as a scikit-learn classifier for X (window, channel, band); the graph's nodes are `channels`, in that order.
 
@@ -92,14 +95,22 @@ class DGCNN(NetworkClassifier):
     LIMITS = TRAINING_LIMITS | {"hidden": whole(1), "fc": whole(1), "order": whole(1), "scale": one_of(*SCALES)}
 
     def __init__(self, n_classes, channels=CHANNELS, *, hidden=32, fc=64, order=2, scale="sample", epochs=50, batch_size=32, lr=1e-3, optimizer="adamw",
-                 momentum=0.9, weight_decay=0.01, clip=None, patience=None, seed=0, device="auto", progress=False):
+                 momentum=0.9, weight_decay=0.01, clip=None, patience=None, seed=0, precision="float32", device="auto", progress=False):
         self._set(locals())
 
     def _start(self, X, y=None, valid=None):
         """The checks before training, then the training moments if the scale needs them. Returns X, y, valid."""
         X, y, valid = super()._start(X, y, valid)
-        self.moments_ = training_moments(X, valid) if self.scale == "standard" else None
+        if self.scale == "standard": self._moments = training_moments(X, valid)
         return X, y, valid
 
-    def _build(self): return DGCNNNet(len(self.channels), self.n_bands_, self.n_classes, self.hidden, self.fc, self.order)
-    def _prepare(self, X, valid): return scaled(X, valid, self.scale, self.moments_), valid.astype(np.float32)
+    def _build(self):
+        """The network; with scale="standard" the training moments travel in it, so that a saved model has them."""
+        net = DGCNNNet(len(self.channels), self.n_bands_, self.n_classes, self.hidden, self.fc, self.order)
+        moments = self.__dict__.pop("_moments", np.ones((2, len(self.channels), self.n_bands_)))
+        if self.scale == "standard": net.register_buffer("moments", torch.as_tensor(np.stack(moments), dtype=torch.float32))
+        return net
+
+    def _prepare(self, X, valid):
+        moments = self.net_.moments.cpu().numpy() if self.scale == "standard" else None
+        return scaled(X, valid, self.scale, moments), valid.astype(np.float32)
