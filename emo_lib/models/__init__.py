@@ -21,10 +21,14 @@ class Lazy(Mapping):
         module, _, cls = self.addresses[name].partition(":")
         return getattr(importlib.import_module(module), cls)
 
-# %% ../../nbs/39_models.ipynb #dd0f3f6b
-MODELS = Lazy({"msmae": "emo_lib.models.msmae:MSMAE",        # masked autoencoder at two scales (the paper)
-               "dgcnn": "emo_lib.models.dgcnn:DGCNN",        # learnt graph, Chebyshev filters (Table II)
-               "svm": "emo_lib.models.svm:LinearSVM"})       # linear baseline, not in the paper's table
+# %% ../../nbs/39_models.ipynb #56ff8c4e
+MODELS = Lazy({"vit": "emo_lib.models.vit:ViT",                 # transformer, class token          the order
+               "simplevit": "emo_lib.models.vit:SimpleViT",     # transformer, mean of tokens       of the paper's
+               "fbccnn": "emo_lib.models.fbccnn:FBCCNN",        # seven convolutions of 3x3         Table II,
+               "stnet": "emo_lib.models.stnet:STNet",           # wide convolutions, inception      methods as in
+               "dgcnn": "emo_lib.models.dgcnn:DGCNN",           # learnt graph, Chebyshev filters   TorchEEG
+               "msmae": "emo_lib.models.msmae:MSMAE",           # masked autoencoder at two scales: the paper's own
+               "svm": "emo_lib.models.svm:LinearSVM"})          # linear baseline, not in the paper's table
 
 # %% ../../nbs/39_models.ipynb #194c5940
 def make_model(name, n_classes, channels=CHANNELS, **hyper):
