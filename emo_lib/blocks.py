@@ -6,12 +6,12 @@
 __all__ = ['n_parameters', 'xavier', 'ElectrodePatches', 'region_pixels', 'RegionPatches', 'sincos_positions',
            'attention_weights', 'Attention', 'Block', 'Transformer', 'transformer_parameters', 'pool_tokens']
 
-# %% ../nbs/21_blocks.ipynb #b3ffd30f
+# %% ../nbs/21_blocks.ipynb #2a3d6834
 import math
 import torch
 from torch import nn
 from torch.nn import functional as F
-from .masking import region_counts
+from .masking import gather_tokens, region_counts
 
 # %% ../nbs/21_blocks.ipynb #af6df0d1
 def n_parameters(net):
@@ -70,7 +70,7 @@ def attention_weights(q, k, there=None):
     if there is not None: e = e.masked_fill(~there[..., None, :], -torch.inf)
     return e.softmax(-1)
 
-# %% ../nbs/21_blocks.ipynb #7f14f772
+# %% ../nbs/21_blocks.ipynb #ba2a2e2f
 class Attention(nn.Module):
     """Multi-head self-attention on tokens (n, token, dim). Errors: ValueError when `heads` does not divide `dim`."""
     def __init__(self, dim, heads):
@@ -78,18 +78,24 @@ class Attention(nn.Module):
         if dim % heads: raise ValueError(f"{heads} heads do not divide dimension {dim}; expected one of {[h for h in (2, 4, 6, 8) if dim % h == 0]} or another divisor")
         self.heads, self.qkv, self.project = heads, nn.Linear(dim, 3*dim), nn.Linear(dim, dim)
 
-    def forward(self, x, there=None, return_weights=False):
-        """there : bool (n, token) or None. Returns (n, token, dim), and with return_weights also the matrices (n, head, token, token)."""
-        n, t, d = x.shape
-        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, d//self.heads).permute(2, 0, 3, 1, 4)
-        there = None if there is None else there[:, None]
-        if return_weights:
-            A = attention_weights(q, k, there)
-            return self.project((A @ v).transpose(1, 2).reshape(n, t, d)), A
-        y = F.scaled_dot_product_attention(q, k, v, None if there is None else there[..., None, :])
-        return self.project(y.transpose(1, 2).reshape(n, t, d))
+    def _heads(self, x, rows, ask=None):
+        "Rows (in units of dim) of the joint query-key-value map for tokens x: a tuple of (n, head, token, width)."
+        n, _, d = x.shape
+        x, part = x if ask is None else gather_tokens(x, ask), slice(rows.start*d, rows.stop*d)
+        y = F.linear(x, self.qkv.weight[part], self.qkv.bias[part])
+        return y.reshape(n, x.shape[1], rows.stop - rows.start, self.heads, d//self.heads).permute(2, 0, 3, 1, 4).unbind(0)
 
-# %% ../nbs/21_blocks.ipynb #e640c680
+    def forward(self, x, there=None, return_weights=False, ask=None):
+        """there : bool (n, token) or None; ask : int (n, m), the tokens wanted, or None for all. Returns (n, token or m, dim), and with return_weights also
+        the matrices (n, head, token or m, token)."""
+        q, k, v = self._heads(x, slice(0, 3)) if ask is None else (*self._heads(x, slice(0, 1), ask), *self._heads(x, slice(1, 3)))
+        there = None if there is None else there[:, None]
+        A = attention_weights(q, k, there) if return_weights or (q.dtype == torch.bfloat16 and q.device.type == "cpu") else None
+        y = F.scaled_dot_product_attention(q, k, v, None if there is None else there[..., None, :]) if A is None else A.to(v.dtype) @ v
+        y = self.project(y.transpose(1, 2).flatten(2))
+        return (y, A) if return_weights else y
+
+# %% ../nbs/21_blocks.ipynb #29c942e8
 class Block(nn.Module):
     """One pre-norm transformer block on (n, token, dim): attention, then an MLP of width mlp_ratio*dim with GELU, each with a residual path."""
     def __init__(self, dim, heads, mlp_ratio=4):
@@ -98,15 +104,15 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, int(dim*mlp_ratio)), nn.GELU(), nn.Linear(int(dim*mlp_ratio), dim))
 
-    def forward(self, x, there=None, return_weights=False):
-        """there : bool (n, token) or None. With return_weights also the attention matrices (n, head, token, token)."""
-        y = self.attention(self.norm1(x), there, return_weights)
+    def forward(self, x, there=None, return_weights=False, ask=None):
+        """there : bool (n, token) or None; ask : int (n, m), the tokens wanted, or None. With return_weights also the attention matrices (n, head, token, token)."""
+        y = self.attention(self.norm1(x), there, return_weights, ask)
         y, A = y if return_weights else (y, None)
-        x = x + y
+        x = y + (x if ask is None else gather_tokens(x, ask))
         x = x + self.mlp(self.norm2(x))
         return (x, A) if return_weights else x
 
-# %% ../nbs/21_blocks.ipynb #a8f2d155
+# %% ../nbs/21_blocks.ipynb #9e0dad9e
 class Transformer(nn.Module):
     """`layers` blocks and a last layer normalisation: (n, token, dim) -> (n, token, dim). The E and D of eq. 13 and 14 are made of it."""
     def __init__(self, dim, layers, heads, mlp_ratio=4):
@@ -114,11 +120,12 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x, there=None, return_weights=False):
-        """there : bool (n, token) or None. With return_weights also the attention matrices (n, layer, head, token, token)."""
+    def forward(self, x, there=None, return_weights=False, ask=None):
+        """there : bool (n, token) or None; ask : int (n, m), the tokens wanted of the last block, or None for all.
+        With return_weights (and all tokens) also the attention matrices (n, layer, head, token, token)."""
         weights = []
         for block in self.blocks:
-            x = block(x, there, return_weights)
+            x = block(x, there, return_weights, ask if block is self.blocks[-1] else None)
             if return_weights: x, A = x; weights.append(A)
         x = self.norm(x)
         return (x, torch.stack(weights, 1)) if return_weights else x

@@ -1,11 +1,12 @@
 """MSMAE where a notebook would be tedious: every option runs, files are refused cleanly, caches are keyed by all that they depend on."""
-import subprocess, sys
+import json, subprocess, sys
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 from emo_lib.masking import random_mask
-from emo_lib.models.msmae import MSMAE, MSMAENet, pretraining_key
+from emo_lib.models.msmae import MSMAE, VARIANTS, MSMAENet, pretraining_key
 from emo_lib.training import load_weights, read_weights, save_weights
 
 TINY = dict(dim_channel=8, dim_spatial=16, layers=1, heads=2, mlp_ratio=1, pretrain_epochs=1, epochs=2, optimizer="adamw", device="cpu")
@@ -68,10 +69,57 @@ def test_cache_gives_the_same_model_and_is_used(data, tmp_path):
     first = MSMAE(3, **TINY).pretrain(X, X_target=X[:16], cache=tmp_path).fit(X, y)
     files = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     second = MSMAE(3, **TINY).pretrain(X, X_target=X[:16], cache=tmp_path).fit(X, y)
-    assert len(files) == 2 and files == {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    assert sorted(n.partition("-")[0] + Path(n).suffix for n in files) == ["channel.json", "channel.safetensors", "spatial.json", "spatial.safetensors"] and files == {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
     assert np.array_equal(first.predict_proba(X), second.predict_proba(X)) and second.align_summary_.keys() == {"before", "after"}
     MSMAE(3, **TINY).pretrain(X, X_target=X[16:32], cache=tmp_path)
-    assert sorted(p.name.split("-")[0] for p in tmp_path.iterdir()) == ["channel", "spatial", "spatial"]
+    assert sorted(p.name.split("-")[0] for p in tmp_path.glob("*.safetensors")) == ["channel", "spatial", "spatial"]
+
+@pytest.mark.parametrize("stage", ["channel", "align", "spatial"])
+def test_killed_pretraining_goes_on_to_the_same_weights(data, tmp_path, monkeypatch, stage):
+    """The run dies in the second epoch of a stage; the next one ends with the weights of a run that nobody killed, and leaves no state behind."""
+    import emo_lib.models.msmae as module
+    X, hyper = data[0], TINY | dict(pretrain_epochs=4)
+    whole = MSMAE(3, **hyper).pretrain(X, X_target=X[:16], cache=tmp_path/"whole")
+    train, seen = module.train, []
+    def mortal(net, loss_fn, tensors, **options):
+        def loss(*args):
+            seen.append(1)
+            if f".{stage}." in str(options["checkpoint"]) and len(seen) > 2 and options["checkpoint"].exists(): raise KeyboardInterrupt
+            return loss_fn(*args)
+        return train(net, loss, tensors, **options | dict(checkpoint_s=0))
+    monkeypatch.setattr(module, "train", mortal)
+    with pytest.raises(KeyboardInterrupt): MSMAE(3, **hyper).pretrain(X, X_target=X[:16], cache=tmp_path/"killed")
+    assert [p for p in (tmp_path/"killed").iterdir() if ".part" in p.name]
+    monkeypatch.setattr(module, "train", train)
+    again = MSMAE(3, **hyper).pretrain(X, X_target=X[:16], cache=tmp_path/"killed")
+    for part in ("channel", "spatial"):
+        for k, v in whole.pretrained_weights_[part].items(): assert torch.equal(v, again.pretrained_weights_[part][k]), (part, k)
+    assert whole.pretrain_history_ == again.pretrain_history_ and not [p for p in (tmp_path/"killed").iterdir() if ".part" in p.name]
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_rows_of_table_iii(data, tmp_path, variant):
+    X, y = data
+    row, model = VARIANTS[variant], MSMAE(3, **TINY, variant=variant)
+    model.pretrain(X, X_target=X[:16], cache=tmp_path).fit(X, y)
+    assert model.stages == (row.parts if row.pretrains else ()) and {p.name.partition("-")[0] for p in tmp_path.iterdir()} == set(model.stages)
+    assert [getattr(model.net_, part) is not None for part in ("channel", "spatial")] == [part in row.parts for part in ("channel", "spatial")]
+    moved = {part: not all(torch.equal(v, model.net_.state_dict()[f"{part}.{k}"]) for k, v in w.items()) for part, w in getattr(model, "pretrained_weights_", {}).items()}
+    assert moved == {part: row.plain or part == "channel" for part in model.stages}, "only MSMAE freezes its spatial branch"
+    model.save(tmp_path/"m.safetensors")
+    assert np.array_equal(MSMAE(3, **TINY, variant=variant).load(tmp_path/"m.safetensors").predict_proba(X), model.predict_proba(X))
+
+def test_plain_rows_share_branches_and_know_no_target(data, tmp_path):
+    X, _ = data
+    for variant in ("mae_1x1", "mae_3x3", "mae_1x1_3x3"):
+        for target in (X[:16], X[16:32], None): MSMAE(3, **TINY, variant=variant).pretrain(X, X_target=target, cache=tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    MSMAE(3, **TINY).pretrain(X, X_target=X[:16], cache=tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4, "MSMAE leaves padding out, so its weights are others"
+
+def test_what_weights_were_trained_on_stands_beside_them(data, tmp_path):
+    file, _ = MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path, note={"dataset": "SEED", "scope": "all"})
+    said = json.loads(file.with_suffix(".json").read_text())
+    assert said["trained_on"]["scope"] == "all" and said["trained_on"]["windows"] == len(data[0]) and len(said["trained_on"]["fingerprint"]) == 16
 
 def test_a_damaged_cache_file_is_named(data, tmp_path):
     file, _ = MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
