@@ -152,7 +152,7 @@ class ResultError(ValueError):
         n = len(self.problems)
         super().__init__(f"no table was made: {n} problem{'s' * (n > 1)}\n" + "\n".join(map(str, self.problems)))
 
-# %% ../nbs/51_tables.ipynb #b7bb25c3
+# %% ../nbs/51_tables.ipynb #d30c4603
 def method(spec):
     """The method of a cell's specification (dict): its model, or the variant of MSMAE (a key of TITLES)."""
     return spec.get("hyper", {}).get("variant", REFERENCE) if spec["model"] == REFERENCE else spec["model"]
@@ -179,7 +179,8 @@ def conflicts(results, files):
     out, seen, first = [], {}, {}
     for r, file in zip(results, files):
         p = r["provenance"]
-        for what, value in (("data", p["data"]), ("fingerprint", p["fingerprint"]), ("classes", ", ".join(r["classes"]))):
+        source = [(f"fingerprint (of {s['dataset']} for pre-training)", s.get("fingerprint")) for s in [p.get("pretrained_on")] if s]
+        for what, value in (("data", p["data"]), ("fingerprint", p["fingerprint"]), ("classes", ", ".join(r["classes"])), *source):
             other, where = first.setdefault((p["dataset"], what), (value, file))
             if other != value:
                 out.append(Problem(file, f"{what} {other!r} for {p['dataset']}, as in {where}", f"{value!r}",
