@@ -1,4 +1,4 @@
-"""Table II from result files: what may stand together, what is refused, and what the three forms say. All results here are SYNTHETIC inventions."""
+"""Tables II and III and the studies from result files: what may stand together, what is refused, and what the three forms say. All results here are SYNTHETIC inventions."""
 import copy
 import csv
 import io
@@ -13,7 +13,8 @@ import pytest
 
 from emo_lib.metrics import compare_paired
 from emo_lib.store import derive_seed, write_json
-from emo_lib.tables import PAPER_TABLE_II, ResultError, load_results, make_table, summarise, to_csv, to_html, to_markdown, write_table
+from emo_lib.tables import (PAPER_TABLE_II, PAPER_TABLE_III, ResultError, load_results, make_study, make_table, summarise, summarise_study, to_csv, to_html, to_markdown,
+                            write_study, write_table)
 
 PAIRS = ((1, 3), (2, 1), (3, 2), (1, 2), (2, 3), (3, 1))
 
@@ -252,3 +253,143 @@ def test_numbers_that_contradict_each_other_are_refused(change, said, tmp_path):
 def test_a_small_network_is_not_taken_for_the_papers():
     text = to_markdown(make_table([result(model="msmae", hyper={"dim_channel": 32})]))
     assert "MSMAE was run with dim_channel 32" in text
+
+
+# Table III and the studies
+
+SIX = range(1, 7)
+
+
+def cell(variant=None, source=None, level=.6, subjects=SIX, seed=0, missing=(), **options):
+    r = result(model="msmae", subjects=subjects, level=level, seed=seed, options=options, hyper={"variant": variant} if variant else {})
+    if source: r["provenance"]["pretrained_on"] = {"dataset": source, "fingerprint": "e" * 16, "data": "synthetic"}
+    for f in r["folds"]:
+        if missing: f["missing"] = [{"k": k, **{s: f["accuracy"] - drop for s in ("accuracy", "balanced_accuracy", "f1_macro")}} for k, drop in missing]
+    return r
+
+
+def set_accuracy(r, of):
+    """Every fold's accuracy, in hundredths, from of(subject, train session, test session)."""
+    for f in r["folds"]:
+        a = int(of(*f["names"].values()))
+        f |= dict(accuracy=a/100, balanced_accuracy=a/100, f1_macro=a/100, confusion=[[a, 100 - a, 0], [0, a, 100 - a], [100 - a, 0, a]])
+    r["mean"] = float(np.mean(list(of_subject(r).values())))
+    return r
+
+
+def test_table_three_by_hand():
+    # five of six subjects are better with MSMAE, by 1 to 5 points, the sixth is worse by 6: W = 6, and 14 of the 2^6 sign patterns have a rank sum <= 6
+    ours = set_accuracy(cell(), lambda s, a, b: 70)
+    theirs = set_accuracy(cell("mae_1x1"), lambda s, a, b: 70 + (6 if s == 6 else -s))
+    table = make_table([ours, theirs, cell("vit_3x3", level=.4), result(model="svm", subjects=SIX)], "table3")
+    row = table.long.set_index("model").loc["mae_1x1"]
+    assert table.long.model.tolist() == ["vit_3x3", "mae_1x1", "msmae"] and (row.paper_mean, row.paper_std) == (.7173, .0665)
+    assert row.p == 28/64 and row.p_smallest == 2/64 and np.isclose(row.accuracy_mean, (6*70 - 15 + 6)/600)
+    text = to_markdown(table)
+    assert text.splitlines()[0] == "## Table III: ablation of MSMAE, SYNTHETIC data" and "71.73 ± 6.65" in text and "same standard deviations" in text
+    assert "1 other results" in text and "MAE (1×1)" in text
+
+
+def test_papers_table_three_is_in_step_with_table_two():
+    assert PAPER_TABLE_III["msmae"] == PAPER_TABLE_II["msmae"] and PAPER_TABLE_III["vit_1x1"] == PAPER_TABLE_II["vit"] and len(PAPER_TABLE_III) == 7
+
+
+def test_cells_of_studies_stay_out_of_table_two():
+    main = [result(model=m, subjects=SIX) for m in ("svm", "dgcnn", "msmae")]
+    more = [cell("mae_1x1"), cell(source="FACED"), cell(scope="other_subjects"), cell(trials_per_class=1), cell(seed=1)]
+    pd.testing.assert_frame_equal(make_table(main + more).long, make_table(main).long)
+    assert make_table(main + [cell("vit_1x1")]).long.row.tolist() == ["linear SVM", "DGCNN", "MSMAE"]
+    both = [result(model=m, subjects=SIX, seed=s) for m in ("svm", "msmae") for s in (0, 1)]
+    assert make_table(both).long.seeds.tolist() == ["0, 1", "0, 1"], "seeds that all methods have are averaged as before"
+    with pytest.raises(ResultError, match="of other studies"): make_table([cell(trials_per_class=1)])
+
+
+def test_a_default_that_is_said_is_the_same_row():
+    with pytest.raises(ResultError, match="subject 1 again"): make_table([cell(), cell("msmae", scope="all", trials_per_class=None)])
+
+
+def test_directions_by_hand():
+    one = set_accuracy(cell(subjects=(1, 2, 3)), lambda s, a, b: 50 + 10*s + (5 - s if a > b else 0))
+    long = summarise_study("directions", [one]).set_index("level")
+    assert np.isclose(long.accuracy_mean["forward"], .70) and np.isclose(long.accuracy_mean["backward"], .73) and np.isclose(long.accuracy_std["forward"], .10)
+    assert np.isclose(long.difference["forward"], -.03) and long.p["forward"] == 2/8 and pd.isna(long.p["backward"]) and np.isclose(long.accuracy_mean["3 → 1"], .73)
+    part = cell(subjects=(1, 2))
+    part["folds"] = [f for f in part["folds"] if tuple(f["names"].values())[1:] != (3, 1)]
+    part["mean"] = float(np.mean(list(of_subject(part).values())))
+    assert "other subjects, pairs" in summarise_study("directions", [part]).set_index("level").p_note["forward"], "a pair without its mirror is not tested"
+
+
+def test_levels_are_in_order_and_tested_against_their_reference():
+    scopes = [set_accuracy(cell(scope=s), lambda i, a, b, v=v: v + i) for s, v in (("other_subjects", 50), ("no_test_session", 60), ("all", 66))]
+    long = summarise_study("scopes", scopes)
+    assert long.level.tolist() == ["all", "no_test_session", "other_subjects"] and np.allclose(long.difference[1:], [-.06, -.16]) and long.p[1:].tolist() == [2/64, 2/64] and pd.isna(long.p[0])
+    labels = summarise_study("labels", [cell(trials_per_class=n) for n in (None, 10, 2)])
+    assert labels.level.tolist() == ["2", "10", "all"]
+    moved = summarise_study("transfer", [cell(source="FACED"), cell(), cell("mae_1x1"), cell("vit_1x1")])
+    assert moved.level.tolist() == ["ViT (1×1), not pre-trained", "MAE (1×1), pre-trained on SEED", "MSMAE, pre-trained on SEED", "MSMAE, pre-trained on FACED"]
+    assert moved.p.notna().tolist() == [True, True, False, True]
+    gone = summarise_study("missing", [cell(level=.8, missing=((20, .1), (5, .02))), result(model="svm", subjects=SIX)])
+    assert gone.level.tolist() == ["none", "5", "20"] and np.allclose(gone.difference[1:], [-.02, -.1])
+
+
+def test_two_spreads_by_hand():
+    seeds = [set_accuracy(cell(subjects=(1, 2), seed=s), lambda i, a, b, s=s: 40 + 20*(i == 2) + 2*s) for s in (0, 1, 2)]
+    row = summarise_study("seeds", seeds).iloc[0]
+    assert np.isclose(row.accuracy_std_seeds, .02) and np.isclose(row.accuracy_std, .2/2**.5) and (row.n_seeds, row.n_subjects) == (3, 2)
+    alone = summarise_study("seeds", seeds[:1]).iloc[0]
+    assert pd.isna(alone.accuracy_std_seeds) and alone.n_seeds == 1
+    odd = summarise_study("seeds", [seeds[0], cell(subjects=(1,), seed=1)]).iloc[0]
+    assert pd.isna(odd.accuracy_std_seeds) and "other subjects" in odd.p_note
+
+
+def test_studies_with_little(tmp_path):
+    one = summarise_study("scopes", [cell(subjects=(1,), scope=s) for s in ("all", "other_subjects")])
+    assert one.accuracy_std.isna().all() and "(min" not in to_markdown(make_study("scopes", [cell(subjects=(1,), scope=s) for s in ("all", "other_subjects")]))
+    lone = summarise_study("scopes", [cell(scope="other_subjects")])
+    assert pd.isna(lone.p[0]) and "no result for 'all'" in lone.p_note[0]
+    short = summarise_study("scopes", [cell(), cell(scope="other_subjects", subjects=(1, 2))])
+    assert pd.isna(short.p[1]) and "other subjects" in short.p_note[1]
+    several = summarise_study("labels", [cell(trials_per_class=n, seed=s) for n in (1, None) for s in (0, 1)])
+    assert several.n_folds.tolist() == [72, 72] and several.seeds.tolist() == ["0, 1", "0, 1"] and several.p_n[0] == 6
+    paths = write_study("scopes", [cell(scope=s) for s in ("all", "other_subjects")] + [result("BIDS", "svm", k=2)], tmp_path)
+    assert sorted(p.name for p in paths.values()) == ["scopes.csv", "scopes.html", "scopes.md"] and "BIDS" in paths["md"].read_text() and "SYNTHETIC" in paths["md"].read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("kind, results, said", [
+    ("what", [cell()], "expected one of scopes"),
+    ("scopes", [], "at least one result"),
+    ("missing", [cell()], "without any"),
+    ("transfer", [cell("vit_1x1"), {**cell("vit_1x1"), "spec": {**cell("vit_1x1")["spec"], "hyper": {"variant": "vit_1x1", "layers": 1}}}], "subject 1 again"),
+    ("labels", [cell(trials_per_class=1), cell(trials_per_class=1)], "subject 1 again"),
+    ("scopes", [cell(), result("SEED", "svm", data="real")], "expected data"),
+])
+def test_what_is_no_study(kind, results, said):
+    with pytest.raises(ValueError, match=said): make_study(kind, results)
+
+
+@pytest.mark.parametrize("change", [
+    lambda r: r["folds"][0].update(missing=[{"k": 3, "accuracy": 1.2, "balanced_accuracy": .5, "f1_macro": .5}]),
+    lambda r: r["folds"][0].update(missing=[{"k": -3, "accuracy": .2, "balanced_accuracy": .5, "f1_macro": .5}]),
+    lambda r: r["folds"][0]["missing"].append(r["folds"][0]["missing"][0]),
+    lambda r: r["folds"][0]["missing"].append({"k": 0, "accuracy": .01, "balanced_accuracy": .5, "f1_macro": .5}),
+    lambda r: r["provenance"].update(pretrained_on={"dataset": "FACED", "data": "reel"}),
+    lambda r: r["provenance"].update(pretrained_on="FACED"),
+])
+def test_damage_in_what_studies_use_is_named(change, tmp_path):
+    r = cell(missing=((5, .01),))
+    write_json(tmp_path/"whole.json", r)
+    assert load_results(tmp_path)
+    change(r)
+    write_json(tmp_path/"whole.json", r)
+    with pytest.raises(ResultError, match="whole.json"): load_results(tmp_path)
+
+
+def test_synthetic_weights_make_a_real_result_synthetic():
+    r = cell(source="FACED")
+    r["provenance"]["data"] = "real"
+    text = to_markdown(make_study("transfer", [r]))
+    assert "SYNTHETIC" in text.splitlines()[0] and "pre-trained on FACED (SYNTHETIC twin)" in text
+    other = copy.deepcopy(r)
+    other["spec"]["seed"] = 1
+    other["provenance"]["pretrained_on"]["fingerprint"] = "d" * 16
+    with pytest.raises(ResultError, match="of FACED for pre-training"): make_study("transfer", [r, other])
