@@ -6,12 +6,11 @@
 __all__ = ['ImageClassifier', 'patches', 'WideAttention', 'WideBlock', 'waves', 'simple_positions', 'TokenNet', 'ViTNet',
            'SimpleViTNet', 'ViT', 'SimpleViT']
 
-# %% ../../nbs/33_vit.ipynb #42bd2dff
+# %% ../../nbs/33_vit.ipynb #ebf9f6e9
 import math
 import torch
 from torch import nn
-from torch.nn import functional as F
-from ..blocks import Block, region_pixels
+from ..blocks import Block, attention_weights, region_pixels
 from ..images import window_images
 from ..montage import CHANNELS
 from ..training import TRAINING_LIMITS, NetworkClassifier, number, one_of, whole
@@ -28,7 +27,7 @@ def patches(x, patch):
     """Images (n, 9, 9, band) -> tokens (n, (9/patch)^2, patch^2*band), row by row. patch : 1 or 3."""
     return x.flatten(1, 2) if patch == 1 else region_pixels(x)
 
-# %% ../../nbs/33_vit.ipynb #34f242a7
+# %% ../../nbs/33_vit.ipynb #6c527d9d
 class WideAttention(nn.Module):
     """Self-attention on tokens (n, token, dim) with `heads` heads of any `head_width`: no bias for queries, keys and values; `bias` : one after the heads are joined."""
     def __init__(self, dim, heads, head_width, bias):
@@ -40,7 +39,9 @@ class WideAttention(nn.Module):
         """Queries, keys, values, each (n, head, token, head_width)."""
         return self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
-    def forward(self, x): return self.project(F.scaled_dot_product_attention(*self.split(x)).transpose(1, 2).flatten(2))
+    def forward(self, x):
+        q, k, v = self.split(x)
+        return self.project((attention_weights(q, k) @ v).transpose(1, 2).flatten(2))
 
 # %% ../../nbs/33_vit.ipynb #ae8d37ac
 class WideBlock(Block):
