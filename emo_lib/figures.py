@@ -205,7 +205,7 @@ def _draw_map(axis, z, places, values, channels, title, unit):
                       coloraxis=dict(**colour_scale(values), colorbar=dict(title=dict(text=unit, side="right"), len=.8)))
     return fig
 
-# %% ../nbs/52_figures.ipynb #f9d96321
+# %% ../nbs/52_figures.ipynb #5a150ab0
 def fig5(view):
     """t-SNE of the features by method (MSMAE, Fig. 5), a panel for each, with silhouette and distance of the sessions in its title. A plotly figure.
 
@@ -217,7 +217,7 @@ def fig5(view):
     cols = min(3, len(E)); rows = -(-len(E)//cols)
     number = lambda v: "-" if v is None else f"{v:.2f}"
     names = [f"{TITLES.get(label, label)}<br><sup>silhouette {number(e['silhouette'])}, distance of sessions {number(e['domain_distance'])}</sup>" for label, e in E.items()]
-    fig = make_subplots(rows, cols, subplot_titles=names, horizontal_spacing=.05, vertical_spacing=.14)
+    fig = make_subplots(rows, cols, subplot_titles=names, horizontal_spacing=.05, vertical_spacing=.28/rows)
     for i, e in enumerate(E.values()):
         for trace in _cloud(e, classes, view, legend=i == 0): fig.add_trace(trace, i//cols + 1, i % cols + 1)
     fig.update_xaxes(title="t-SNE 1 (no unit)", showticklabels=False, ticks="", mirror=True).update_yaxes(title="t-SNE 2 (no unit)", showticklabels=False, ticks="", mirror=True)

@@ -47,7 +47,7 @@ REFERENCE = "msmae"                      # the method that the others are tested
 PAPER_NOTES_III = ("the paper's Table III prints for MAE (1×1&3×3) the same standard deviations as for MAE (1×1), on both data sets; one of the two is probably a copy",
                    "the paper's ViT (1×1) of Table III is the ViT of its Table II: one run, two tables")
 
-# %% ../nbs/51_tables.ipynb #872cadcf
+# %% ../nbs/51_tables.ipynb #b7614d44
 class _Spec(BaseModel):
     dataset: str
     model: str
@@ -70,6 +70,7 @@ class _Provenance(BaseModel):
     seconds: float = Field(0, ge=0, allow_inf_nan=False)
     pretrained_on: _Source | None = None
 
+# %% ../nbs/51_tables.ipynb #7c8165d9
 class _Permutation(BaseModel):
     p: float = Field(gt=0, le=1)
     n: int = Field(ge=1)
@@ -88,7 +89,21 @@ class _Fold(_Scores):
     confusion: list[list[int]]
     missing: list[_Missing] = []
 
-# %% ../nbs/51_tables.ipynb #b351c5c8
+# %% ../nbs/51_tables.ipynb #d0de3b54
+def _check_fold(i, f, k):
+    "Errors: ValueError when the numbers of fold number i, a _Fold with k classes, contradict each other."
+    if "subject" not in f.names: raise ValueError(f"fold {i} names no subject")
+    if [len(row) for row in f.confusion] != [k] * k: raise ValueError(f"fold {i}: the confusion matrix is not {k} x {k}")
+    total, right = sum(map(sum, f.confusion)), sum(f.confusion[c][c] for c in range(k))
+    if total != f.n_test: raise ValueError(f"fold {i}: the confusion matrix counts {total} windows, n_test is {f.n_test}")
+    recall = [row[c]/sum(row) for c, row in enumerate(f.confusion) if sum(row)]
+    if abs(sum(recall)/len(recall) - f.balanced_accuracy) > 1e-6:
+        raise ValueError(f"fold {i}: balanced accuracy is {f.balanced_accuracy:.4f}, its confusion matrix says {sum(recall)/len(recall):.4f}")
+    if abs(right / total - f.accuracy) > 1e-6: raise ValueError(f"fold {i}: accuracy is {f.accuracy:.4f}, its confusion matrix says {right / total:.4f}")
+    whole = [m.accuracy for m in f.missing if m.k == 0]
+    if len({m.k for m in f.missing}) < len(f.missing) or any(abs(w - f.accuracy) > 1e-6 for w in whole): raise ValueError(f"fold {i}: missing channels: each number once, and 0 of them as accurate as the fold, {f.accuracy:.4f}")
+
+# %% ../nbs/51_tables.ipynb #f0579ce2
 class ResultFile(BaseModel):
     """The parts of a cell's result that a table uses, checked. Errors: pydantic.ValidationError, also when the numbers contradict each other."""
     spec: _Spec
@@ -105,17 +120,8 @@ class ResultFile(BaseModel):
         k, per_subject = len(self.classes), {}
         if len(set(self.classes)) < k: raise ValueError(f"classes are not distinct: {', '.join(self.classes)}")
         for i, f in enumerate(self.folds):
-            if "subject" not in f.names: raise ValueError(f"fold {i} names no subject")
+            _check_fold(i, f, k)
             per_subject.setdefault(str(f.names["subject"]), []).append(f.accuracy)
-            if [len(row) for row in f.confusion] != [k] * k: raise ValueError(f"fold {i}: the confusion matrix is not {k} x {k}")
-            total, right = sum(map(sum, f.confusion)), sum(f.confusion[c][c] for c in range(k))
-            if total != f.n_test: raise ValueError(f"fold {i}: the confusion matrix counts {total} windows, n_test is {f.n_test}")
-            recall = [row[c]/sum(row) for c, row in enumerate(f.confusion) if sum(row)]
-            if abs(sum(recall)/len(recall) - f.balanced_accuracy) > 1e-6:
-                raise ValueError(f"fold {i}: balanced accuracy is {f.balanced_accuracy:.4f}, its confusion matrix says {sum(recall)/len(recall):.4f}")
-            if abs(right / total - f.accuracy) > 1e-6: raise ValueError(f"fold {i}: accuracy is {f.accuracy:.4f}, its confusion matrix says {right / total:.4f}")
-            whole = [m.accuracy for m in f.missing if m.k == 0]
-            if len({m.k for m in f.missing}) < len(f.missing) or any(abs(w - f.accuracy) > 1e-6 for w in whole): raise ValueError(f"fold {i}: missing channels: each number once, and 0 of them as accurate as the fold, {f.accuracy:.4f}")
         mean = sum(sum(v) / len(v) for v in per_subject.values()) / len(per_subject)
         if abs(mean - self.mean) > 1e-6: raise ValueError(f"mean is {self.mean:.4f}, its folds say {mean:.4f}")
         if len(per_subject) != self.n_subjects: raise ValueError(f"n_subjects is {self.n_subjects}, its folds have {len(per_subject)}")
@@ -152,7 +158,7 @@ class ResultError(ValueError):
         n = len(self.problems)
         super().__init__(f"no table was made: {n} problem{'s' * (n > 1)}\n" + "\n".join(map(str, self.problems)))
 
-# %% ../nbs/51_tables.ipynb #d30c4603
+# %% ../nbs/51_tables.ipynb #43dcb02d
 def method(spec):
     """The method of a cell's specification (dict): its model, or the variant of MSMAE (a key of TITLES)."""
     return spec.get("hyper", {}).get("variant", REFERENCE) if spec["model"] == REFERENCE else spec["model"]
@@ -174,6 +180,7 @@ def data_kind(result):
     p = result["provenance"]
     return "real" if {p["data"], (p.get("pretrained_on") or p)["data"]} == {"real"} else "synthetic"
 
+# %% ../nbs/51_tables.ipynb #f8c71dba
 def conflicts(results, files):
     """Problems between results: two kinds or versions of one data set, or one fold twice. files : a name per result, for the messages."""
     out, seen, first = [], {}, {}
@@ -366,7 +373,7 @@ def notes(results, long):
                      f"commit {_joined(g['git'])}, protocol {_joined(x['spec']['protocol'] for x in of)}, {seconds:.0f} s in total")
     return caveats, lines
 
-# %% ../nbs/51_tables.ipynb #ac58f3e6
+# %% ../nbs/51_tables.ipynb #215f2728
 @dataclass
 class Table:
     """Table II and its neighbours, ready to print: title, lead (what the numbers are), blocks [(heading, DataFrame of text)], caveats, provenance, long form."""
@@ -377,6 +384,7 @@ class Table:
     provenance: list
     long: pd.DataFrame
 
+# %% ../nbs/51_tables.ipynb #f8d8f66c
 PAPER_TABLES = {"table2": ("II", "within-subject cross-session recognition", PAPER_TABLE_II), "table3": ("III", "ablation of MSMAE", PAPER_TABLE_III)}
 
 def make_table(results, name="table2"):
