@@ -95,6 +95,13 @@ def test_truth_of_every_twin(name):
     assert np.allclose(true_effects(TwinSettings(name, emotion=0.), cfg.spec.subjects[0], 1), 0, atol=1e-12)
 
 
+def test_a_bad_electrode_holds_no_brain():
+    from emo_lib.brain import session_traits
+    subject, session, bad = next((i, s, t.bad[0]) for i in range(1, 16) for s in (1, 2, 3) for t in [session_traits(CFG, i, s)] if t.bad)
+    E = true_effects(CFG, subject, session)
+    assert (E[:, bad] == 0).all() and (np.delete(E, bad, 1).max(0) > 0).all()
+
+
 def test_a_turn_of_the_head_keeps_neighbours():
     from emo_lib.brain import directions
     D = directions(CHANNELS)
@@ -145,6 +152,11 @@ def test_study_figures(draw, results):
 
 def test_other_data_are_drawn_with_balanced_accuracy():
     assert fig_directions([result("BIDS", "svm")]).layout.yaxis.title.text == "balanced accuracy (%)"
+
+
+def test_fig7_has_a_bar_for_each_method_and_source():
+    bars = {b.name: b.y[0] for b in fig7([cell(source="FACED", level=.6), cell(level=.8), cell("mae_1x1", level=.4)]).data if b.type == "bar"}
+    assert list(bars) == ["MAE (1×1), pre-trained on SEED", "MSMAE, pre-trained on SEED", "MSMAE, pre-trained on FACED"] and sorted(bars.values()) == [bars[k] for k in (list(bars)[i] for i in (0, 2, 1))]
 
 
 def test_fig3_leaves_studies_out():
