@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'DATASET', 'ROOT', 'READ', 'friendly', 'message', 'main', 'twin', 'verify', 'features', 'cell',
-           'refuse_other_features', 'json_option', 'read_options', 'tables']
+           'refuse_other_features', 'json_option', 'read_options', 'tables', 'results_of', 'plan']
 
-# %% ../nbs/60_cli.ipynb #f3dc0ddc
-import functools, json, sys
+# %% ../nbs/60_cli.ipynb #dc76f624
+import functools, json, os, sys
 from pathlib import Path
 import click
 
@@ -119,11 +119,11 @@ def features(dataset, root, out, subjects, read, steps, skip_faulty, overwrite, 
     ds = open_dataset(dataset, root, strict=not skip_faulty, **read_options(dataset, read))
     click.echo(write_features(ds, out, subjects=chosen, steps=json_option("--steps", steps) or None, **options))
 
-# %% ../nbs/60_cli.ipynb #45440afc
+# %% ../nbs/60_cli.ipynb #6183f1a8
 @main.command(short_help="run one model on one data set")
 @DATASET
 @click.option("--features", required=True, type=click.Path(path_type=Path), help="Folder that `emo features` wrote.")
-@click.option("--model", required=True, help="svm, dgcnn or msmae.")
+@click.option("--model", required=True, help="vit, simplevit, fbccnn, stnet, dgcnn, msmae or svm.")
 @click.option("--hyper", default="{}", show_default=True, help="Hyper-parameters as JSON.")
 @click.option("--options", default="{}", show_default=True, help="Options of the protocol as JSON, for example its pre-training scope.")
 @click.option("--seed", default=0, show_default=True)
@@ -162,13 +162,38 @@ def read_options(dataset, text):
     if unknown := [k for k in given if k not in known]: raise ValueError(f"--read: {dataset} takes no {', '.join(unknown)}; known are: {', '.join(known) or 'none'}")
     return given
 
-# %% ../nbs/60_cli.ipynb #93e5609f
+# %% ../nbs/60_cli.ipynb #e3bcc75c
 @main.command(short_help="Table II from result files")
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--job", type=click.Path(path_type=Path), help="The file of a grid that names all its results, runs/NAME/table.json.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for table2.md, table2.csv and table2.html; without it the results are only checked.")
 @friendly
-def tables(results, out):
+def tables(results, job, out):
     """Table II from result files or folders of them; refuses damaged ones by name."""
     from emo_lib.tables import load_results, write_table
-    found = load_results(results)
+    if bool(results) == bool(job): raise ValueError("give result files or folders, or --job")
+    found = load_results(results or results_of(job))
     click.echo(write_table(found, out, name="table2")["md"].read_text(encoding="utf8") if out else f"{len(found)} results, no faults")
+
+# %% ../nbs/60_cli.ipynb #4c3d87c1
+def results_of(path):
+    """The result files that the file of a TableJob names, of main cells and studies, each once. Errors: ValueError, OSError."""
+    from emo_lib.grid import TableJob
+    job = TableJob.model_validate_json(Path(path).read_text(encoding="utf8"))
+    return list(dict.fromkeys([*job.results, *(f for files in job.studies.values() for f in files)]))
+
+# %% ../nbs/60_cli.ipynb #0a9d063a
+@main.command(short_help="jobs, cells and hours of a configuration")
+@click.argument("config", default="workflow/config/demo.yaml", type=click.Path(path_type=Path))
+@click.option("--cores", default=os.cpu_count(), show_default=True, type=click.IntRange(1), help="How many jobs run at once.")
+@click.option("--quick", is_flag=True, help="Count only; measure nothing.")
+@friendly
+def plan(config, cores, quick):
+    """Print how many jobs and cells a configuration has, and an ESTIMATE of the time they take here.
+
+    Some training steps of each model are timed at its real size, a minute for the paper's configuration, and multiplied by the steps that the configuration implies.
+    """
+    from emo_lib.grid import grid_jobs, read_grid
+    from emo_lib.plan import plan_text
+    grid = read_grid(config)
+    click.echo(plan_text(grid, grid_jobs(grid), cores, quick))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['TwinSpec', 'DataSpec', 'data_faults', 'Study', 'GridParts', 'GridPaths', 'GridCells', 'weights_file', 'GridSpec',
-           'GridError', 'read_grid', 'changed_demo', 'shards', 'Jobs', 'grid_jobs', 'notebook_parameters',
-           'FeaturesJob', 'CellsJob', 'TableJob']
+           'GridError', 'read_grid', 'changed_demo', 'recordings', 'shards', 'Jobs', 'planned_cells', 'grid_jobs',
+           'report_files', 'view_of', 'notebook_parameters', 'FeaturesJob', 'CellsJob', 'TableJob']
 
-# %% ../nbs/55_grid.ipynb #14081067
+# %% ../nbs/55_grid.ipynb #4482aab7
 import re
 from dataclasses import dataclass
 from itertools import product
@@ -20,10 +20,10 @@ from .cells import CellSpec, Strict, explain, pretraining_stages
 from .datasets import DATASETS, reader_arguments
 from .facts import SPECS
 from .featuresets import FEATURES
-from .models import make_model
+from .models import MODELS, make_model
 from .montage import CHANNELS
 from .preprocess import settle
-from .protocols import make_protocol
+from .protocols import make_protocol, session_pairs
 from .twin_layouts import TWIN_FEATURES
 
 # %% ../nbs/55_grid.ipynb #e4922c6b
@@ -117,14 +117,15 @@ class Study(Strict):
         """[{parameter: value}], every combination once."""
         return [dict(zip(part, values)) for part in self.vary for values in product(*part.values())]
 
-# %% ../nbs/55_grid.ipynb #7d6d51b8
+# %% ../nbs/55_grid.ipynb #f62225b1
 class GridParts(Strict):
     """What a grid's configuration file says; see GridSpec.
 
     name : folder of its runs and reports;  data : data sets;  sources : data sets that only serve pre-training
     models : {label: hyper-parameters}; a label is the model's name, or any word if `model` is among its entries
     missing : numbers of channels that are taken away from the test windows of every main cell;  studies : {name: Study}
-    cells_per_job : how many small cells run in one kernel, whose start takes seconds;  other parameters as in CellSpec
+    cells_per_job : how many small cells run in one kernel, whose start takes seconds;  views : look into one fold of each data set (Figs. 5 and 6)
+    Other parameters as in CellSpec.
     """
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     data: dict[str, DataSpec] = Field(min_length=1)
@@ -137,6 +138,7 @@ class GridParts(Strict):
     missing: list[Annotated[int, Field(ge=0, strict=True)]] = Field(default_factory=list)
     studies: dict[str, Study] = Field(default_factory=dict)
     cells_per_job: int = Field(1, ge=1, strict=True)
+    views: bool = True
 
 # %% ../nbs/55_grid.ipynb #30abdcf6
 def _file_name(dataset, label, changes, seed, subjects):
@@ -261,25 +263,30 @@ def changed_demo(demo, changes):
     data = {d: {**{k: v for k, v in demo["data"].get(d, {}).items() if not (k == "twin" and (of or {}).get("root"))}, **(of or {})} for d, of in given.items()}
     return {"name": "mine"} | {k: v for k, v in new.items() if k != "name" or "name" in changes} | {"data": data}
 
-# %% ../nbs/55_grid.ipynb #93dcba9a
-def shards(grid, dataset):
-    """The shards of a data set: a list of subject lists, or [None] when one job runs all."""
+# %% ../nbs/55_grid.ipynb #0cfab853
+def recordings(grid, dataset):
+    """{subject: [its sessions]} of a data set of the grid: from the download's names, or from the specification of its twin."""
     from emo_lib.datasets import open_dataset
     data = grid.data[dataset]
+    if data.root: there = {s: list(ds.sessions(s)) for ds in [open_dataset(dataset, data.root, strict=False, **data.read)] for s in ds.subjects}
+    else: there = {s: list(range(1, SPECS[dataset].n_sessions + 1)) for s in SPECS[dataset].subjects[:data.twin.subjects]}
+    return {s: there.get(s, []) for s in data.subjects or there}
+
+def shards(grid, dataset):
+    """The shards of a data set: a list of subject lists, or [None] when one job runs all."""
+    data = grid.data[dataset]
     if not data.subjects_per_job: return [data.subjects]
-    subjects = data.subjects
-    if subjects is None:
-        known = data.root and open_dataset(dataset, data.root, strict=False, **data.read).subjects
-        subjects = list(known or SPECS[dataset].subjects[:data.twin.subjects])
+    subjects = list(recordings(grid, dataset))
     return [subjects[i:i + data.subjects_per_job] for i in range(0, len(subjects), data.subjects_per_job)]
 
-# %% ../nbs/55_grid.ipynb #2a76b44e
+# %% ../nbs/55_grid.ipynb #a0485aab
 @dataclass(frozen=True)
 class Jobs:
     """What a grid computes, every file's name as text.
 
     cells : {result file: its parameters};  main : result files of data sets x models;  studies : {name: result files}, some of them main ones
     batches : {name of a job: its result files};  weights : {file: parameters of the pre-training job that writes it};  needs : {result file: such a file}
+    views : {file: parameters};  shown : {view's file: result files of the cells whose models it shows}
     """
     cells: dict
     main: list
@@ -287,10 +294,12 @@ class Jobs:
     batches: dict
     weights: dict
     needs: dict
+    views: dict
+    shown: dict
 
-# %% ../nbs/55_grid.ipynb #5f33f913
-def grid_jobs(grid):
-    """The Jobs of a grid (GridSpec). The order of cells is: main ones, then studies; within these data set, model, combination, shard."""
+# %% ../nbs/55_grid.ipynb #ce2287e9
+def planned_cells(grid):
+    """({result file: parameters}, {study or None for the main grid: result files}). The order of cells is: main ones, then studies; within these data set, model, combination, shard."""
     of = {d: shards(grid, d) for d in grid.data}
     wanted = [(None, d, m, {}, s) for d in grid.data for m in grid.models for s in of[d]]
     wanted += [(name, d, m, grid.changes(m, c), s) for name, study in grid.studies.items() for d in study.data or grid.data for m in study.models for c in study.combinations() for s in of[d]]
@@ -299,18 +308,45 @@ def grid_jobs(grid):
         out = str(grid.result(d, m, s, changes))
         studies[name][out] = None
         if out not in cells: cells[out] = grid.cell(d, m, s, changes)
+    return cells, {name: list(outs) for name, outs in studies.items()}
+
+def grid_jobs(grid):
+    """The Jobs of a grid (GridSpec)."""
+    cells, studies = planned_cells(grid)
     weights = {out: weights_file(grid, c) for out, c in cells.items()}
     batches = _batches(cells, weights, grid.cells_per_job)
     users = {w: [out for out in cells if weights[out] == w] for w in dict.fromkeys(weights.values()) if w}
     shared = {w: outs for w, outs in users.items() if sum(bool(set(outs) & set(b)) for b in batches.values()) > 1}
-    return Jobs(cells, list(studies.pop(None)), {name: list(outs) for name, outs in studies.items()}, batches,
-                {w: cells[outs[0]] | dict(out=w, subjects=cells[outs[0]]["subjects"] if "__sub-" in w else None) for w, outs in shared.items()}, {out: w for w, outs in shared.items() for out in outs})
+    jobs = {w: cells[outs[0]] | dict(out=w, subjects=cells[outs[0]]["subjects"] if "__sub-" in w else None) for w, outs in shared.items()}
+    views = {v["out"]: (v, outs) for d in grid.data for v, outs in [view_of(grid, d, cells, studies)] if v} if grid.views else {}
+    return Jobs(cells, studies.pop(None), studies, batches, jobs, {out: w for w, outs in shared.items() for out in outs},
+                {out: v for out, (v, _) in views.items()}, {out: outs for out, (_, outs) in views.items()})
 
 def _batches(cells, weights, size):
     "{name: up to `size` result files of one data set and shard}; those that wait for weights stand apart."
     groups = {}
     for out, c in cells.items(): groups.setdefault((c["dataset"], *map(str, c["subjects"] or []), "pre-trained" if weights[out] else "plain"), []).append(out)
     return {"-".join([*key, str(i//size + 1)]): outs[i:i + size] for key, outs in groups.items() for i in range(0, len(outs), size)}
+
+# %% ../nbs/55_grid.ipynb #11863965
+def report_files(grid, jobs):
+    """The tables of a grid: a list of file names. grid : GridSpec; jobs : Jobs."""
+    from emo_lib.tables import STUDIES
+    names = [name for name in ("table3", *STUDIES) if name in jobs.studies or (name == "missing" and grid.missing)]
+    return [str(grid.reports/file) for file in ("table2.md", "table2.csv", "table2.html", *(f"{name}.md" for name in names))]
+
+# %% ../nbs/55_grid.ipynb #12aa1912
+def view_of(grid, dataset, cells, studies):
+    """(parameters of the view of a data set, result files of the cells whose models it shows); (None, []) if no model has features to show. cells, studies : see `planned_cells`."""
+    subject, sessions = next(((s, sessions) for s, sessions in recordings(grid, dataset).items() if len(sessions) > 1), (None, []))
+    of = [out for out in dict.fromkeys([*studies[None], *studies.get("table3", [])]) if cells[out]["dataset"] == dataset and subject in (cells[out]["subjects"] or [subject])]
+    of = {out: c for out in of for c in [cells[out]] if hasattr(MODELS[c["model"]], "transform")}
+    if subject is None or not of: return None, []
+    a, b = session_pairs(sessions)[0]
+    spec = {k: next(iter(of.values()))[k] for k in ("dataset", "features", "protocol", "options", "seed", "pretrained")}
+    models = {c["hyper"].get("variant") or Path(out).name.split("__")[1]: {"model": c["model"], "hyper": c["hyper"]} for out, c in of.items()}
+    return spec | dict(models=models, subject=subject, train_session=a, test_session=b, twin=None if grid.data[dataset].root else str(grid.root(dataset)),
+                       out=str(grid.folder/"views"/f"{dataset}.json")), list(of)
 
 # %% ../nbs/55_grid.ipynb #33a166b2
 def notebook_parameters(spec, names, before):
