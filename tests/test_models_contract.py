@@ -235,7 +235,7 @@ def test_transform_is_what_the_last_linear_layer_sees(name):
     with pytest.raises(ValueError): model.transform(X[:, :61])
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xfail(reason="gather_order does not know an empty batch")) if n == "msmae" else n for n in NETWORKS])
+@every_network
 def test_no_windows_no_features(name):
     X, y = toy()
     model = make(name).fit(X, y)

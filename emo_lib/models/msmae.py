@@ -381,7 +381,7 @@ class Calibration(MSMAEFiles):
         norm.running_mean.copy_(z.mean(0))
         norm.running_var.copy_(z.var(0))
 
-# %% ../../nbs/30_msmae.ipynb #cede925d
+# %% ../../nbs/30_msmae.ipynb #a08a151d
 class MSMAE(Calibration):
     """Multi-scale masked autoencoder (paper, section III; Algorithm 1; Table I). Usage: `MSMAE(3).pretrain(X, X_target=X_s).fit(X_s, y_s).predict(X_new)`.
 
@@ -404,16 +404,18 @@ class MSMAE(Calibration):
     def transform(self, X, *, valid=None):
         """The fused, normalised features z_F of line 33: float32 (n, dim_channel + dim_spatial)."""
         check_is_fitted(self, "net_")
-        tensors = self._tensors(*check_features(X, valid, len(self.channels), self.n_bands_))
-        return forward(self.net_, tensors, method=lambda *batch: self.net_.head[0](self.net_.fuse(*batch))).cpu().numpy()
+        X, valid = check_features(X, valid, len(self.channels), self.n_bands_)
+        if not len(X): return np.empty((0, self.net_.head[1].in_features), np.float32)
+        return forward(self.net_, self._tensors(X, valid), method=lambda *batch: self.net_.head[0](self.net_.fuse(*batch))).cpu().numpy()
 
     def attention(self, X, *, valid=None):
         """A_chan of eq. 17 as channels see each other: float32 (n, channel, channel), last layer of E_1, mean over heads; rows are the askers. NaN for missing
         channels. Errors: ValueError for a variant without channel branch; NotFittedError before fit."""
         check_is_fitted(self, "net_")
         if self.net_.channel is None: raise ValueError(f"variant {self.variant!r} has no channel branch, so no attention between channels; take one with 1x1")
-        tensors = self._tensors(*check_features(X, valid, len(self.channels), self.n_bands_))
-        return forward(self.net_, tensors, method=self._between_channels).cpu().numpy()
+        X, valid = check_features(X, valid, len(self.channels), self.n_bands_)
+        if not len(X): return np.empty((0, len(self.channels), len(self.channels)), np.float32)
+        return forward(self.net_, self._tensors(X, valid), method=self._between_channels).cpu().numpy()
 
     def _between_channels(self, x, there):
         "The attention matrices of a batch, from tokens to grid cells to `channels`."
