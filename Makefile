@@ -7,10 +7,11 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 DONE   := $(VENV)/.installed
 
-.PHONY: help install demo grid test lab bench nbs clean
+.PHONY: help install demo grid plan test lab bench nbs clean
 help:
 	@echo "make demo   a twin of SEED and SEED-IV, features, models, Table II (2 to 4 minutes after installation)"
 	@echo "make grid CONFIG=workflow/config/paper.yaml    the same for another configuration"
+	@echo "make plan CONFIG=workflow/config/paper.yaml    its jobs, and an estimate of the hours on this machine"
 	@echo "make test   every notebook and every test"
 	@echo "make lab    JupyterLab on the walkthroughs"
 	@echo "make bench  run the benchmark notebook and print its table"
@@ -29,6 +30,9 @@ demo: grid
 grid: $(DONE)
 	snakemake --cores $(CORES) --configfile $(CONFIG)
 	@cat reports/$$(sed -n 's/^name: *//p' $(CONFIG))/table2.md
+
+plan: $(DONE)
+	emo plan $(CONFIG) --cores $(CORES)
 
 test: $(DONE)
 	python -m pytest
