@@ -44,10 +44,10 @@ def seeded(seed):
         torch.manual_seed(seed)
         yield
 
-# %% ../nbs/23_training.ipynb #80ba015c
-def batches(n, batch_size, generator=None):
-    """A random permutation of 0..n-1 cut into a list of index tensors of `batch_size`; a last batch of one joins the one before (Algorithm 1)."""
-    cut = list(torch.randperm(n, generator=generator).split(batch_size))
+# %% ../nbs/23_training.ipynb #bc89270c
+def batches(n, batch_size, generator=None, device="cpu"):
+    """A random permutation of 0..n-1 cut into a list of index tensors of `batch_size` on `device`; a last batch of one joins the one before (Algorithm 1)."""
+    cut = list(torch.randperm(n, generator=generator).to(device).split(batch_size))
     if len(cut) > 1 and len(cut[-1]) == 1: cut[-2:] = [torch.cat(cut[-2:])]
     return cut
 
@@ -59,15 +59,14 @@ def make_optimizer(net, optimizer="sgd", lr=1e-3, momentum=0.9, weight_decay=0.0
     if optimizer == "adamw": return torch.optim.AdamW(wanted, lr=lr, weight_decay=weight_decay, fused=all(p.device.type in ("cpu", "cuda") for p in wanted))
     raise ValueError(f"optimizer is {optimizer!r}; expected 'sgd' or 'adamw'")
 
-# %% ../nbs/23_training.ipynb #27b9bba4
+# %% ../nbs/23_training.ipynb #c6a47547
 PRECISIONS = ("float32", "bfloat16")
 
 def train_epoch(net, loss_fn, tensors, opt, batch_size, generator, clip=None, precision="float32"):
     """One pass over `tensors` (tuple, each (n, ...)). Returns the mean loss per sample (float). `clip`: largest gradient norm, or None; `precision`: one of PRECISIONS."""
     net.train()
     total, n, device = 0.0, len(tensors[0]), tensors[0].device
-    for index in batches(n, batch_size, generator):
-        index = index.to(device)
+    for index in batches(n, batch_size, generator, device):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"): loss = loss_fn(net, tuple(t[index] for t in tensors), generator)
         opt.zero_grad(set_to_none=True)
         loss.backward()

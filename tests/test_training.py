@@ -186,6 +186,12 @@ def test_clip_bounds_the_step():
         moved = torch.stack([(p - q).norm() for p, q in zip(n.parameters(), before)]).norm().item()
         assert (moved > 10) if clip is None else moved == pytest.approx(clip, rel=1e-3)
 
+def test_both_random_streams_begin_at_the_seed():
+    seen = []
+    def loss(net, batch, generator): seen.append((generator.initial_seed(), torch.initial_seed())); return masked_loss(net, batch, generator)
+    for seed in (4, 5): train(net(), loss, (x, y), epochs=1, batch_size=96, seed=seed)
+    assert [s[0] for s in seen] == [4, 5] and len({*sum(seen, ())}) == 4
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_the_seed_decides_all_and_leaves_the_callers_stream_alone(optimizer):
     def fitted(seed, outside):
