@@ -9,12 +9,12 @@ DONE   := $(VENV)/.installed
 
 .PHONY: help install demo grid plan test lab bench nbs clean
 help:
-	@echo "make demo   a twin of SEED and SEED-IV, features, models, Table II (2 to 4 minutes after installation)"
+	@echo "make demo   twins, features, every model, Tables II and III, Figures 3 to 7 (10 to 20 minutes after installation)"
 	@echo "make grid CONFIG=workflow/config/paper.yaml    the same for another configuration"
 	@echo "make plan CONFIG=workflow/config/paper.yaml    its jobs, and an estimate of the hours on this machine"
 	@echo "make test   every notebook and every test"
 	@echo "make lab    JupyterLab on the walkthroughs"
-	@echo "make bench  run the benchmark notebook and print its table"
+	@echo "make bench  run the benchmark notebooks and print their tables"
 	@echo "make nbs    export, execute and clean the notebooks after editing them"
 	@echo "make clean  remove runs, twins and caches (the installation stays)"
 
@@ -41,9 +41,7 @@ lab: $(DONE)
 	jupyter lab nbs
 
 bench: $(DONE)
-	jupyter execute --inplace --timeout=1800 nbs/70_bench.ipynb
-	nbdev_clean --fname nbs/70_bench.ipynb
-	@python scripts/show_output.py nbs/70_bench.ipynb
+	for book in nbs/7*.ipynb; do jupyter execute --inplace --timeout=3600 $$book && nbdev_clean --fname $$book && python scripts/show_output.py $$book || exit 1; done
 
 nbs: $(DONE)
 	nbdev_export

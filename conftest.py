@@ -1,4 +1,4 @@
-"""Every notebook is one pytest item, run top to bottom in a fresh process; nbs/runs is run by papermill in test_grid.py, the benchmark by `make bench`."""
+"""Every notebook is one pytest item, run top to bottom in a fresh process; nbs/runs is run by papermill in test_grid.py, the benchmarks (7*) by `make bench`."""
 import os, subprocess, sys, tempfile
 from pathlib import Path
 import pytest
@@ -22,7 +22,7 @@ class NotebookFile(pytest.File):
 
 def pytest_collect_file(parent, file_path):
     wanted = file_path.suffix == ".ipynb" and ".ipynb_checkpoints" not in file_path.parts
-    if wanted and file_path.parent.name != "runs" and file_path.name != "70_bench.ipynb": return NotebookFile.from_parent(parent, path=file_path)
+    if wanted and file_path.parent.name != "runs" and not file_path.name.startswith("7"): return NotebookFile.from_parent(parent, path=file_path)
 
 @pytest.fixture(scope="session")
 def repo(): return ROOT

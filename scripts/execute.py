@@ -1,9 +1,9 @@
-"""Execute notebooks in place, each in a fresh kernel: all of nbs/ but runs/ and the benchmark, or those named."""
+"""Execute notebooks in place, each in a fresh kernel: all of nbs/ but runs/ and the benchmarks (7*), or those named."""
 import subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-books = [Path(a) for a in sys.argv[1:]] or sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if "runs" not in p.parts and "checkpoints" not in str(p) and p.name != "70_bench.ipynb")
+books = [Path(a) for a in sys.argv[1:]] or sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if "runs" not in p.parts and "checkpoints" not in str(p) and not p.name.startswith("7"))
 for book in books:
     print(book.relative_to(ROOT) if book.is_absolute() else book, flush=True)
     subprocess.run(["jupyter", "execute", "--inplace", "--timeout=1800", str(book)], check=True)
