@@ -182,7 +182,7 @@ def results_of(path):
     job = TableJob.model_validate_json(Path(path).read_text(encoding="utf8"))
     return list(dict.fromkeys([*job.results, *(f for files in job.studies.values() for f in files)]))
 
-# %% ../nbs/60_cli.ipynb #0a9d063a
+# %% ../nbs/60_cli.ipynb #fb0ec671
 @main.command(short_help="jobs, cells and hours of a configuration")
 @click.argument("config", default="workflow/config/demo.yaml", type=click.Path(path_type=Path))
 @click.option("--cores", default=os.cpu_count(), show_default=True, type=click.IntRange(1), help="How many jobs run at once.")
@@ -196,4 +196,4 @@ def plan(config, cores, quick):
     from emo_lib.grid import grid_jobs, read_grid
     from emo_lib.plan import plan_text
     grid = read_grid(config)
-    click.echo(plan_text(grid, grid_jobs(grid), cores, quick))
+    click.echo(plan_text(grid, grid_jobs(grid), cores, quick, fresh=True))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['trial_windows', 'Work', 'cell_work', 'pretraining_keys', 'grid_work', 'seconds_of', 'random_windows', 'speeds',
-           'timed_key', 'estimate', 'job_counts', 'duration', 'plan_text', 'device_said', 'print_plan']
+           'timed_key', 'kept_speeds', 'device_said', 'estimate', 'job_counts', 'duration', 'plan_text', 'print_plan']
 
-# %% ../nbs/56_plan.ipynb #e077af21
-import json, os, platform, time
+# %% ../nbs/56_plan.ipynb #b0517642
+import importlib.metadata, json, os, platform, time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from .grid import recordings
 from .models import make_model
 from .montage import CHANNELS
 from .protocols import TRIAL, make_protocol
+from .store import cache_folder, content_hash, write_json
 
 # %% ../nbs/56_plan.ipynb #69592acd
 def trial_windows(grid, dataset):
@@ -124,11 +125,27 @@ def timed_key(model, stage):
     from emo_lib.models.msmae import VARIANTS, pretraining_key
     return stage, VARIANTS[model.variant].plain, pretraining_key(model.set_params(seed=0), stage, [])
 
-# %% ../nbs/56_plan.ipynb #bbe8e4c0
-def estimate(works):
-    """DataFrame with a row per data set, model and stage: runs, windows, seconds (of one core). works : list of Work. Measures each model once."""
+# %% ../nbs/56_plan.ipynb #c5b84b5e
+def kept_speeds(name, hyper, known=None, fresh=False):
+    """`speeds`, or what was measured before on this machine, unless `fresh`."""
+    path = cache_folder()/"speeds"/f"{content_hash(name, json.dumps(hyper, sort_keys=True), importlib.metadata.version('emo_lib'), device_said(), str(os.cpu_count()))}.json"
+    try:
+        if not fresh: return json.loads(path.read_text())
+    except (OSError, ValueError): pass
+    found = speeds(name, hyper, known)
+    write_json(path, found)
+    return found
+
+def device_said():
+    """What a model with device "auto" runs on here, in words."""
+    from emo_lib.training import pick_device
+    return f"{pick_device('auto')}, {platform.machine()}"
+
+# %% ../nbs/56_plan.ipynb #90036e6b
+def estimate(works, fresh=False):
+    """DataFrame with a row per data set, model and stage: runs, windows, seconds (of one core). works : list of Work; fresh : see `kept_speeds`."""
     known = {}
-    measured = {(m, h): speeds(m, json.loads(h), known) for m, h in dict.fromkeys((w.model, w.hyper) for w in works)}
+    measured = {(m, h): kept_speeds(m, json.loads(h), known, fresh) for m, h in dict.fromkeys((w.model, w.hyper) for w in works)}
     rows = [dict(dataset=w.dataset, model=w.model, hyper=w.hyper, stage=w.stage, runs=w.runs, windows=w.windows, seconds=w.runs*c + d*w.windows) for w in works for c, d in [measured[w.model, w.hyper][w.stage]]]
     return pd.DataFrame(rows).groupby(["dataset", "model", "hyper", "stage"], as_index=False, sort=False).sum()
 
@@ -138,13 +155,13 @@ def job_counts(grid, jobs):
     counts = dict(twin=sum(grid.everything[d].root is None for d in used), features=len(used), pretrain=len(jobs.weights), cells=len(jobs.batches), views=len(jobs.views), check=1, table=1, all=1)
     return {k: n for k, n in counts.items() if n}
 
-# %% ../nbs/56_plan.ipynb #060c79eb
+# %% ../nbs/56_plan.ipynb #b456b717
 def duration(seconds):
     """"42 s", "12 min", "3.4 h", "1,234 h"."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds/60:.0f} min" if seconds < 6000 else f"{seconds/3600:.1f} h" if seconds < 360000 else f"{seconds/3600:,.0f} h"
 
-def plan_text(grid, jobs, cores, quick=False):
-    """The plan of a grid as text: jobs, cells and, unless `quick`, an estimate of the time that they take here. grid : GridSpec; jobs : Jobs; cores : how many jobs run at once."""
+def plan_text(grid, jobs, cores, quick=False, fresh=False):
+    """The plan of a grid as text: jobs, cells and, unless `quick`, an estimate of the time that they take here. grid : GridSpec; jobs : Jobs; cores : how many jobs run at once; fresh : see `kept_speeds`."""
     counts, (works, unknown) = job_counts(grid, jobs), grid_work(grid, jobs.cells)
     lines = [f"{grid.name}: {sum(counts.values())} jobs ({', '.join(f'{n} {k}' for k, n in counts.items())})",
              f"{len(jobs.cells)} cells on {', '.join(grid.data)}, of them {len(jobs.main)} main; {sum(w.runs for w in works if w.stage == 'predict')} folds, {sum(w.runs for w in works if w.stage == 'fit')} fits, "
@@ -152,22 +169,17 @@ def plan_text(grid, jobs, cores, quick=False):
     if unknown: lines.append(f"not counted: {', '.join(unknown)}, whose windows are known once the features are there")
     if quick or not works: return "\n".join(lines)
     start = time.perf_counter()
-    found = estimate(works)
-    return "\n".join([*lines, *_hours(found, time.perf_counter() - start, cores)])
+    found = estimate(works, fresh)
+    return "\n".join([*lines, *_hours(found, time.perf_counter() - start, cores, "" if fresh else " now; what was timed before is not timed again")])
 
-def _hours(found, took, cores):
-    "Lines on the time of each data set and model, in total, and what it is made of. found : DataFrame of `estimate`; took : seconds that the timing took."
+def _hours(found, took, cores, said):
+    "Lines on the time of each data set and model, in total, and what it is made of. found : DataFrame of `estimate`; took : seconds that the timing took; said : words on that."
     total, by = found.seconds.sum(), found.groupby(["dataset", "model", "stage"], sort=False).seconds.sum()
     lines = [f"  {d}, {m}: {duration(g.sum())} ({', '.join(f'{stage} {duration(s)}' for (_, _, stage), s in g.items())})" for (d, m), g in by.groupby(["dataset", "model"], sort=False)]
     (d, m, stage), most = by.idxmax(), by.max()
     return ["", "ESTIMATE, time of one core:", *lines, f"  in all {duration(total)} of one core, so about {duration(total/cores)} on {cores} cores; most of it is {stage} of {m} on {d} ({most/total:.0%})",
-            f"It is {took:.0f} s of timing (one epoch of a few batches of random windows, each model at its size, one thread, {device_said()}) times {found.windows.sum()/1e6:,.1f} million windows in training and prediction. "
+            f"It is the time of one epoch on a few batches of random windows, each model at its size, one thread, {device_said()} ({took:.0f} s of timing{said}), times {found.windows.sum()/1e6:,.1f} million windows in training and prediction. "
             "Not in it: twins, features, views, tables, starting kernels; jobs that slow each other down; stopping early."]
-
-def device_said():
-    """What a model with device "auto" runs on here, in words."""
-    from emo_lib.training import pick_device
-    return f"{pick_device('auto')}, {platform.machine()}"
 
 # %% ../nbs/56_plan.ipynb #6bb35df5
 def print_plan(grid, jobs, cores, file=None):

@@ -42,6 +42,54 @@ def test_one_command_ends_with_a_table_that_says_synthetic(done):
         assert (done/"reports/tiny"/name).stat().st_size > 0, name
     assert "SYNTHETIC" in (done/"reports/tiny/fig3_SEED.html").read_text()
 
+STUDIED = TINY | dict(name="studied", cells_per_job=3, missing=[0, 20], sources={"FACED": {"twin": {"subjects": 1, "seconds_per_trial": 2}, "window_s": 1.0}},
+    models={"svm": None, "small": dict(model="msmae", dim_channel=8, dim_spatial=8, layers=1, heads=2, pretrain_epochs=1, pretrain_batch_size=64, epochs=1)},
+    studies={"table3": {"vary": {"variant": ["vit_1x1", "msmae"]}, "models": ["small"]}, "transfer": {"vary": {"pretrain_on": [None, "FACED"]}, "models": ["small"]},
+             "labels": {"vary": {"trials_per_class": [1, None]}, "models": ["small"]}, "seeds": {"vary": {"seed": [0, 1]}, "models": ["small"]}})
+
+@pytest.fixture(scope="module")
+def studied(repo, tmp_path_factory):
+    "A finished tiny grid with studies, a source and batches of cells, and what its dry run said before."
+    folder = tmp_path_factory.mktemp("studied")
+    code, plan = snakemake(repo, folder, STUDIED, "-n")
+    assert code == 0, plan[-4000:]
+    code, out = snakemake(repo, folder, STUDIED)
+    assert code == 0, out[-4000:]
+    return folder, plan
+
+def test_a_dry_run_tells_jobs_cells_and_hours(studied):
+    plan = studied[1]
+    jobs = int(next(l for l in plan.splitlines() if l.startswith("total ")).split()[1])
+    assert f"studied: {jobs} jobs" in plan and "6 cells on SEED, of them 2 main" in plan and "ESTIMATE" in plan and "SEED, msmae:" in plan
+    assert plan.count("ESTIMATE") == 1
+
+def test_studies_and_views_end_in_tables_and_figures(studied):
+    folder, _ = studied
+    reports = folder/"reports/studied"
+    for name in ("table2.md", "table3.md", "transfer.md", "labels.md", "seeds.md", "missing.md", "directions.md", "fig5_SEED.html", "fig6_SEED.html", "fig7.html", "fig_missing_SEED.html", "fig_labels_SEED.html"):
+        assert "SYNTHETIC" in (reports/name).read_text(), name
+    assert not list(reports.glob("*scopes*"))
+    results = {f.stem: json.loads(f.read_text()) for f in (folder/"runs/studied/results").glob("*.json")}
+    assert set(results) == {f"SEED__{c}" for c in ("svm__seed0", "small__seed0", "small__variant-vit_1x1__seed0", "small__pretrain_on-FACED__seed0", "small__trials_per_class-1__seed0", "small__seed1")}
+    main, moved = results["SEED__small__seed0"], results["SEED__small__pretrain_on-FACED__seed0"]
+    assert main["provenance"]["pretrained_on"] is None and moved["provenance"]["pretrained_on"]["dataset"] == "FACED"
+    assert [m["k"] for m in main["folds"][0]["missing"]] == [0, 20] and "missing" not in moved["folds"][0] and len(main["folds"][0]["curve"]) == 1
+    assert not list((folder/"runs/studied/results/.partial").iterdir())
+
+def test_a_result_that_is_gone_is_made_again_and_no_other(repo, studied):
+    folder, _ = studied
+    results = folder/"runs/studied/results"
+    before = {f: f.stat().st_mtime_ns for f in results.glob("*.json")}
+    gone, beside = results/"SEED__small__seed1.json", results/"SEED__small__trials_per_class-1__seed0.json"      # of one batch
+    strip = lambda f: [{k: v for k, v in fold.items() if k != "seconds"} for fold in json.loads(f.read_text())["folds"]]
+    was = strip(gone)
+    beside_text = beside.read_text()
+    gone.unlink()
+    code, out = snakemake(repo, folder, STUDIED, "--until", "cells_SEED_pre_trained_1", "cells_SEED_pre_trained_2")
+    assert code == 0, out[-3000:]
+    assert strip(gone) == was and beside.read_text() == beside_text
+    assert [f.name for f, t in before.items() if f.parent == results and f.stat().st_mtime_ns != t and f not in (gone, beside)] == []
+
 def test_a_second_run_does_nothing(repo, done):
     code, out = snakemake(repo, done)
     assert code == 0 and "Nothing to be done" in out
@@ -64,6 +112,12 @@ def test_a_second_run_does_nothing(repo, done):
     (dict(models={"svm": {"seed": 3}}), "seed"),
     (dict(name=".."), "name"),
     (dict(seed=True), "seed"),
+    (dict(missing=[-1]), "missing"),
+    (dict(cells_per_job=0), "cells_per_job"),
+    (dict(models={"other": {"model": "smv"}}), "smv"),
+    (dict(studies={"scopes": {"vary": {"scop": ["all"]}, "models": ["svm"]}}), "studies.scopes"),
+    (dict(studies={"transfer": {"vary": {"pretrain_on": ["FACED"]}, "models": ["svm"]}}), "there are none"),
+    (dict(sources={"SEED": {"twin": {}}}), "stand in data too"),
 ])
 def test_wrong_parameters_are_refused_before_anything_runs(repo, tmp_path, change, said):
     code, out = snakemake(repo, tmp_path, TINY | change)
@@ -109,7 +163,7 @@ def test_two_grids_in_one_folder(repo, tmp_path):
 
 def test_a_kernel_killed_inside_a_cell_fails_the_job_and_nothing_else(repo, tmp_path, done):
     import psutil
-    config = TINY | dict(models={"dgcnn": {"epochs": 200}, "svm": None})
+    config = TINY | dict(models={"dgcnn": {"epochs": 200}, "svm": None}, views=False)
     p = start(repo, tmp_path, config)
     def kernels():
         try: return [c for c in psutil.Process(p.pid).children(recursive=True) if "ipykernel_launcher" in " ".join(c.cmdline())]
@@ -159,8 +213,16 @@ def test_a_damaged_result_does_not_cost_the_last_good_table(repo, done, tmp_path
     assert snakemake(repo, folder)[0] == 0 and "SYNTHETIC" in (folder/"reports/tiny/table2.md").read_text()
 
 def test_the_paper_configuration_plans_every_cell(repo, tmp_path):
-    code, out = snakemake(repo, tmp_path, yaml.safe_load((repo/"workflow/config/paper.yaml").read_text()), "-n")
-    assert code == 0 and "90" in [w for l in out.splitlines() if l.startswith("cell ") for w in l.split()], out[-2000:]   # 2 data sets x 3 models x 15 subjects
+    "The number of jobs and an estimate of hours; networks are made small here, because theirs take a minute to time."
+    config = yaml.safe_load((repo/"workflow/config/paper.yaml").read_text())
+    assert set(config["models"]) == {"svm", "vit", "simplevit", "fbccnn", "stnet", "dgcnn", "msmae"} and not any(config["models"].values())
+    thin = dict(dim=8, layers=1, heads=1, head_width=4, patch=3)
+    config["models"] |= {"vit": thin, "simplevit": thin, "fbccnn": {"width": 0.05}, "stnet": {"width": 0.05}, "msmae": dict(dim_channel=8, dim_spatial=8, layers=1, heads=2)}
+    code, out = snakemake(repo, tmp_path, config, "-n")
+    cells = 2 * 15 * (7 + 6 + 1 + 2 + 4 + 2)                     # data sets x subjects x (main, variants, FACED, scopes, labels, seeds)
+    assert code == 0 and str(cells) in [w for l in out.splitlines() if l.startswith("cell ") for w in l.split()], out[-2000:]
+    jobs = next(l for l in out.splitlines() if l.startswith("total ")).split()[1]
+    assert f"paper: {jobs} jobs" in out and f"{cells} cells" in out and "ESTIMATE" in out and " h of one core" in out
 
 def real_bids(repo): return Path(os.environ.get("EMO_BIDS_REAL") or repo.parent/"shared/data/muse-p300")
 
