@@ -67,7 +67,7 @@ def test_a_dry_run_tells_jobs_cells_and_hours(studied):
 def test_studies_and_views_end_in_tables_and_figures(studied):
     folder, _ = studied
     reports = folder/"reports/studied"
-    for name in ("table2.md", "table3.md", "transfer.md", "labels.md", "missing.md", "directions.md", "fig5_SEED.html", "fig6_SEED.html", "fig7.html", "fig_missing_SEED.html", "fig_labels_SEED.html"):
+    for name in ("table2.md", "table3.md", "transfer.md", "labels.md", "missing.md", "directions.md", "fig5_SEED.html", "fig6_SEED.html", "fig7_SEED.html", "fig_missing_SEED.html", "fig_labels_SEED.html"):
         assert "SYNTHETIC" in (reports/name).read_text(), name
     assert not list(reports.glob("*scopes*"))
     results = {f.stem: json.loads(f.read_text()) for f in (folder/"runs/studied/results").glob("*.json")}
