@@ -87,7 +87,7 @@ def grid_work(grid, cells):
         for key, work in weights.items(): shared.setdefault(key, work)
     return works + list(shared.values()), unknown
 
-# %% ../nbs/56_plan.ipynb #c516f0dc
+# %% ../nbs/56_plan.ipynb #ef581d01
 def seconds_of(call, sizes):
     """(c, d): seconds of `call(n)` as c + d*n, from one call at each of two `sizes` (windows), or the faster of two where these are short."""
     def timed(n):
@@ -102,6 +102,7 @@ def random_windows(n, channels=CHANNELS, n_bands=5):
     """x float32 (n, channel, band) of noise, and labels int (n,) of two classes."""
     return np.random.default_rng(0).normal(size=(n, len(channels), n_bands)).astype(np.float32), np.arange(n) % 2
 
+# %% ../nbs/56_plan.ipynb #a7c3dd1a
 def speeds(name, hyper, known=None):
     """{stage: (c, d)} of a model: c (s) a run, d (s) a window and epoch; on one thread. known : dict of pre-training stages that were timed before, filled here."""
     import torch
