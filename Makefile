@@ -9,7 +9,7 @@ DONE   := $(VENV)/.installed
 
 .PHONY: help install demo grid plan test lab bench nbs clean
 help:
-	@echo "make demo   twins, features, every model, Tables II and III, Figures 3 to 7 (10 to 20 minutes after installation)"
+	@echo "make demo   twins, features, every model, Tables II and III, Figures 3 to 7 (11 minutes on two idle cores, after installation)"
 	@echo "make grid CONFIG=workflow/config/paper.yaml    the same for another configuration"
 	@echo "make plan CONFIG=workflow/config/paper.yaml    its jobs, and an estimate of the hours on this machine"
 	@echo "make test   every notebook and every test"

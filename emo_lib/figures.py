@@ -176,22 +176,22 @@ def scalp_map(values, channels, title="", unit="", data="synthetic", pos=None, p
     title = dict(text=stamp(title, data), subtitle=dict(text=f"{ok.sum()} electrodes, seen from above"))
     return _draw_map(axis, z, places, values, channels, title, unit)
 
-# %% ../nbs/52_figures.ipynb #48ed12aa
+# %% ../nbs/52_figures.ipynb #5fc038d4
 def _map_traces(axis, z, places, values, channels, unit):
     """Traces of one map: z (n, n) over axis (n,), white beyond the rim, outline, electrodes at places (p, 2) filled with their values (p,)."""
     import plotly.graph_objects as go
+    axis, z, places = (np.asarray(v, np.float32) for v in (axis, z, places))               # half the bytes of a notebook
     top, ok = float(np.nanmax(np.abs(values))), np.isfinite(values)
     digits = max(0, 3 - int(np.floor(np.log10(top or 1))))
-    rows = [[None if np.isnan(v) else round(float(v), digits) for v in row] for row in z]
     ring, box = head_outline()[0], 1.3*np.array([[1, 0], [1, 1], [-1, 1], [-1, -1], [1, -1], [1, 0]])
-    rim = np.concatenate([ring[::-1], box, ring[:1]]).round(3)            # white from the circle outwards: a clean edge
-    out = [go.Heatmap(x=axis.round(3), y=axis.round(3), z=rows, zsmooth="best", coloraxis="coloraxis", hoverinfo="skip"),
+    rim = np.concatenate([ring[::-1], box, ring[:1]]).astype(np.float32)            # white from the circle outwards: a clean edge
+    out = [go.Heatmap(x=axis, y=axis, z=z, zsmooth="best", coloraxis="coloraxis", hoverinfo="skip"),
            go.Scatter(x=rim[:, 0], y=rim[:, 1], mode="none", fill="toself", fillcolor="white", hoverinfo="skip")]
-    out += [go.Scatter(x=line[:, 0].round(3), y=line[:, 1].round(3), mode="lines", line=dict(color="#444", width=1.5), hoverinfo="skip") for line in head_outline()]
+    out += [go.Scatter(x=x, y=y, mode="lines", line=dict(color="#444", width=1.5), hoverinfo="skip") for line in head_outline() for x, y in [line.astype(np.float32).T]]
     text = [f"{c}: {v:.4g} {unit}" for c, v in zip(channels, values)]
     dots = dict(size=8, color=values[ok].round(digits), coloraxis="coloraxis", line=dict(color="black", width=1))
     for here, mark in ((ok, dots), (~ok, dict(size=9, symbol="x", color="black"))):
-        x, y = places[here].round(3).T
+        x, y = places[here].T
         if here.any(): out.append(go.Scatter(x=x, y=y, mode="markers", marker=mark, text=[s for s, h in zip(text, here) if h], hoverinfo="text"))
     return out
 
@@ -205,7 +205,7 @@ def _draw_map(axis, z, places, values, channels, title, unit):
                       coloraxis=dict(**colour_scale(values), colorbar=dict(title=dict(text=unit, side="right"), len=.8)))
     return fig
 
-# %% ../nbs/52_figures.ipynb #5a150ab0
+# %% ../nbs/52_figures.ipynb #8853bd40
 def fig5(view):
     """t-SNE of the features by method (MSMAE, Fig. 5), a panel for each, with silhouette and distance of the sessions in its title. A plotly figure.
 
@@ -230,10 +230,10 @@ def fig5(view):
 def _cloud(e, classes, view, legend):
     """Scatter traces of one panel, one for each class and session; only the first panel stands in the legend."""
     import plotly.graph_objects as go
-    xy, label, session = np.array(e["xy"]), np.array(e["label"]), np.array(e["session"])
+    xy, label, session = np.array(e["xy"], np.float32), np.array(e["label"]), np.array(e["session"])
     for which, symbol, edge in (("train", "circle-open", 1), ("test", "x", 0)):
         for k, c in enumerate(classes):
-            x, y = xy[(label == k) & (session == which)].round(1).T
+            x, y = xy[(label == k) & (session == which)].T
             name = f"{c}, session {view[which + '_session']} ({which})"
             yield go.Scatter(x=x, y=y, mode="markers", name=name, legendgroup=name, showlegend=legend, marker=dict(color=OKABE_ITO[k], symbol=symbol, size=6, line=dict(width=edge)), hoverinfo="name")
 

@@ -76,26 +76,27 @@ class DataSpec(Strict):
         if self.source != "released" and self.feature not in FEATURES: raise ValueError(f"unknown feature {self.feature!r}; known: {', '.join(FEATURES)}")
         return self
 
-# %% ../nbs/55_grid.ipynb #45028b04
-def data_faults(name, data):
-    """The faults of an entry of `data` or `sources` that only show when its name is known: a list of lines. name : str; data : DataSpec."""
-    if name not in DATASETS: return [f"data: unknown data set {name!r}; known: {', '.join(DATASETS)}"]
-    if unknown := [k for k in data.read if k not in reader_arguments(name)]: return [f"data.{name}.read: unknown {', '.join(unknown)}; known: {', '.join(reader_arguments(name)) or 'none'}"]
-    if data.source == "raw" and not (name in SPECS and SPECS[name].raw_drop): return [f"data.{name}.source: {name} has no raw recordings"]
+# %% ../nbs/55_grid.ipynb #72c934aa
+def data_faults(name, data, part="data"):
+    """The faults of an entry of `part`, "data" or "sources", that only show when its name is known: a list of lines. name : str; data : DataSpec."""
+    at = f"{part}.{name}"
+    if name not in DATASETS: return [f"{part}: unknown data set {name!r}; known: {', '.join(DATASETS)}"]
+    if unknown := [k for k in data.read if k not in reader_arguments(name)]: return [f"{at}.read: unknown {', '.join(unknown)}; known: {', '.join(reader_arguments(name)) or 'none'}"]
+    if data.source == "raw" and not (name in SPECS and SPECS[name].raw_drop): return [f"{at}.source: {name} has no raw recordings"]
     if data.root or data.twin is None: return []
     twin, out = data.twin.model_dump(exclude_none=True), []
-    if name not in SPECS: return [f"data.{name}.twin: there is no twin of {name}; give `root`"]
+    if name not in SPECS: return [f"{at}.twin: there is no twin of {name}; give `root`"]
     n = twin.pop("subjects")
-    if n > SPECS[name].n_subjects: out.append(f"data.{name}.twin.subjects: expected at most {SPECS[name].n_subjects}, found {n}")
-    if data.source == "raw" and not twin.pop("raw", None): out.append(f"data.{name}.twin.raw: expected int16 or int32 for source 'raw', found nothing")
+    if n > SPECS[name].n_subjects: out.append(f"{at}.twin.subjects: expected at most {SPECS[name].n_subjects}, found {n}")
+    if data.source == "raw" and not twin.pop("raw", None): out.append(f"{at}.twin.raw: expected int16 or int32 for source 'raw', found nothing")
     twin.pop("raw", None)
     try: TwinSettings(name, **twin)
-    except ValueError as e: out.append(f"data.{name}.twin: {e}")
+    except ValueError as e: out.append(f"{at}.twin: {e}")
     if (length := data.twin.seconds_per_trial) and (data.window_s or SPECS[name].window_s) > length:
-        out.append(f"data.{name}: expected a window within a trial of {length:g} s, found {data.window_s or SPECS[name].window_s:g} s")
+        out.append(f"{at}: expected a window within a trial of {length:g} s, found {data.window_s or SPECS[name].window_s:g} s")
     there = SPECS[name].subjects[:n]
-    if strange := [s for s in data.subjects or [] if s not in there]: out.append(f"data.{name}.subjects: the twin has {there[0]} to {there[-1]}, found {strange}")
-    if data.source == "released" and data.feature not in TWIN_FEATURES[name]: out.append(f"data.{name}.feature: released are {', '.join(TWIN_FEATURES[name])}, found {data.feature!r}")
+    if strange := [s for s in data.subjects or [] if s not in there]: out.append(f"{at}.subjects: the twin has {there[0]} to {there[-1]}, found {strange}")
+    if data.source == "released" and data.feature not in TWIN_FEATURES[name]: out.append(f"{at}.feature: released are {', '.join(TWIN_FEATURES[name])}, found {data.feature!r}")
     return out
 
 # %% ../nbs/55_grid.ipynb #b9972d55
@@ -204,12 +205,12 @@ def weights_file(grid, spec):
     key = pretraining_key(make_model(spec["model"], n_classes=2, **spec["hyper"]).set_params(seed=spec["seed"]), "channel", [])
     return str(grid.folder/"pretrained"/("__".join([*pool, spec["model"], key[:8], *_shard(subjects)]) + ".json"))
 
-# %% ../nbs/55_grid.ipynb #22cbc7a7
+# %% ../nbs/55_grid.ipynb #88be1a39
 class GridSpec(GridCells):
     """A whole grid: data sets x models, one protocol, one seed, and studies beside it; see GridParts. Errors: pydantic.ValidationError with a line for each fault."""
     @model_validator(mode="after")
     def _everything(self):
-        faults = [f for d, data in self.everything.items() for f in data_faults(d, data)]
+        faults = [f for part in ("data", "sources") for d, data in getattr(self, part).items() for f in data_faults(d, data, part)]
         if both := sorted(set(self.data) & set(self.sources)): faults.append(f"sources: {', '.join(both)} stand in data too; a source only serves pre-training")
         for m in self.models: faults += [f for f in self._faults_of(m) if f not in faults]
         if not faults: faults = [f"studies.{name}: {f}" for name, study in self.studies.items() for f in dict.fromkeys(self._study_faults(study))]
@@ -253,15 +254,27 @@ def read_grid(config, name="configuration"):
     if gone: raise GridError("\n".join(gone))
     return grid
 
-# %% ../nbs/55_grid.ipynb #2284ef7a
+# %% ../nbs/55_grid.ipynb #c38390ef
 def changed_demo(demo, changes):
     """The demo's configuration (dict) with what `--config` changed (dict): data sets that are given replace the demo's, other entries are merged."""
     given = changes.get("data")
     new = demo | {k: v for k, v in changes.items() if k != "data"}
-    if given is None: return new
-    if not isinstance(given, dict): return new | {"data": given}
-    data = {d: {**{k: v for k, v in demo["data"].get(d, {}).items() if not (k == "twin" and (of or {}).get("root"))}, **(of or {})} for d, of in given.items()}
-    return {"name": "mine"} | {k: v for k, v in new.items() if k != "name" or "name" in changes} | {"data": data}
+    if given is not None and not isinstance(given, dict): return new | {"data": given}
+    if given is not None:
+        data = {d: {**{k: v for k, v in demo["data"].get(d, {}).items() if not (k == "twin" and (of or {}).get("root"))}, **(of or {})} for d, of in given.items()}
+        new = {"name": "mine"} | {k: v for k, v in new.items() if k != "name" or "name" in changes} | {"data": data}
+        if "sources" in demo and "sources" not in changes: new["sources"] = {d: of for d, of in demo["sources"].items() if d not in data}
+    if "studies" in changes or not all(isinstance(new.get(k, {}), dict) for k in ("models", "sources")): return new
+    return new | ({"studies": _possible(new)} if "studies" in demo else {})
+
+def _possible(config):
+    "The studies of a configuration (dict) as far as their data sets, models and sources are in it."
+    out = {}
+    for name, study in config["studies"].items():
+        parts = [study["vary"]] if isinstance(study["vary"], dict) else study["vary"]
+        sources, data = {v for part in parts for v in part.get("pretrain_on", []) if v}, [d for d in study.get("data", config["data"]) if d in config["data"]]
+        if data and sources <= set(config.get("sources", {})) and set(study.get("models", ["msmae"])) <= set(config["models"]): out[name] = study | ({"data": data} if "data" in study else {})
+    return out
 
 # %% ../nbs/55_grid.ipynb #0cfab853
 def recordings(grid, dataset):

@@ -244,7 +244,7 @@ def parameters(step):
     extra = inspect.signature(find_bad_channels).parameters if step == "bads" else {}
     return {k: p.default for k, p in (extra | dict(inspect.signature(STEPS[step]).parameters)).items() if p.default is not p.empty}
 
-# %% ../nbs/10_preprocess.ipynb #25e6fd2b
+# %% ../nbs/10_preprocess.ipynb #04641092
 LIMITS = dict(sfreq=(1, 1e5), edge=(0.1, 0.99), attenuation_db=(20, 200), block_s=(0.01, 1e4), low=(1e-3, 1e5), high=(1e-3, 1e5), low_trans=(1e-3, 1e5), high_trans=(1e-3, 1e5), freq=(1, 1e5),
               flat_uv=(0, 1e6), z_max=(0, 1e6), min_spread=(0, 1e3), r_min=(0, 1), min_channels=(0, 1e3), window_s=(0.01, 1e4), max_share=(0, 1), check_s=(0.01, 1e6),
               components=(1, 1e3), fit_s=(0.01, 1e6), piece_s=(0.01, 1e6), threshold=(0, 1), seed=(0, 2**31 - 1))      # parameter: the smallest and the largest number
@@ -268,6 +268,7 @@ def value_faults(step, given, sfreq):
     if isinstance(sfreq, Real) and edges and max(edges) >= sfreq/2: yield f"{step}: expected frequencies below {sfreq/2:g} Hz, half the rate, found {max(edges):g}"
     if step == "bandpass" and edges != sorted(set(edges)): yield f"bandpass: expected low < high, found {given['low']:g} and {given['high']:g} Hz"
 
+# %% ../nbs/10_preprocess.ipynb #99e0543b
 def settle(pipeline="seed", **options):
     """The steps of a pipeline with every parameter: [(name, {parameter: value})].
 

@@ -6,7 +6,7 @@
 __all__ = ['class_entropy', 'true_effects', 'read_twin', 'ViewFields', 'ViewSpec', 'view_fold', 'evenly', 'embed',
            'class_centrality', 'against_truth', 'make_view', 'run_view']
 
-# %% ../nbs/54_views.ipynb #2fad9e93
+# %% ../nbs/54_views.ipynb #9046296e
 import json, time
 from dataclasses import fields
 from pathlib import Path
@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 from .brain import CENTRES, REST, SPREAD, TwinSettings, effect_table, head_model, session_traits, spectrum_basis
-from .cells import CellSpec, Strict, check_writable, explain, fit_fold, model_input, provenance
+from .cells import CellSpec, Strict, check_writable, explain, fit_fold, model_input, provenance, read_features
 from .embedding import degree_centrality, domain_distance, rank_correlation, silhouette, tsne
-from .featuresets import load_features
 from .models import MODELS
 from .protocols import make_protocol
 from .store import write_json
@@ -165,7 +164,7 @@ def make_view(spec, fs):
     return {"data": about["data"], "dataset": spec.dataset, **fold.names, "classes": classes, "channels": list(channels), "embeddings": embeddings,
             "centrality": centrality if centrality is None else _maps(centrality, classes), "truth": truth, "rank_correlation": rho, "caveats": list(fold.caveats), "provenance": about}
 
-# %% ../nbs/54_views.ipynb #6f38fbd4
+# %% ../nbs/54_views.ipynb #863f4577
 def run_view(spec):
     """Fit and look: returns the view as a dict, also written to `spec.out` as JSON when that is given. spec : ViewSpec, or a dict of its parameters.
 
@@ -175,8 +174,6 @@ def run_view(spec):
     """
     spec = ViewSpec.model_validate(spec)
     check_writable(spec.out)
-    fs = load_features(spec.features)
-    if fs.attrs["dataset"] != spec.dataset: raise ValueError(f"{spec.features}: features of {fs.attrs['dataset']}, expected {spec.dataset}; give the folder of {spec.dataset}")
-    view = make_view(spec, fs)
+    view = make_view(spec, read_features(spec))
     if spec.out: write_json(spec.out, view)
     return view

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'Decoder', 'reconstruction_loss', 'ChannelBranch', 'SpatialBranch', 'spatial_loss', 'MSMAENet', 'Variant',
            'MSMAEParameters', 'MSMAEBuild', 'ChannelStage', 'AlgorithmOrder', 'MSMAEStages', 'pretraining_key',
-           'SharedWeights', 'MSMAEPretraining', 'MSMAEFiles', 'Calibration', 'MSMAE']
+           'SharedWeights', 'MSMAEPretraining', 'MSMAEFiles', 'Calibration', 'FittedMSMAE', 'MSMAE']
 
 # %% ../../nbs/30_msmae.ipynb #382ea72f
 import json
@@ -54,7 +54,7 @@ def reconstruction_loss(target, predicted, omega=None):
     elif omega.ndim == 2: omega = omega[..., None].expand_as(target)
     return ((target - predicted).square()*omega).sum()/omega.sum().clamp(min=1)
 
-# %% ../../nbs/30_msmae.ipynb #96991e0d
+# %% ../../nbs/30_msmae.ipynb #55d2ceb7
 class ChannelBranch(nn.Module):
     """E_1 and D_1: one token per electrode. Images (n, 9, 9, band) with missing channels 0, valid : bool (n, 9, 9)."""
     def __init__(self, n_bands, dim, dim_decoder, layers, heads, mlp_ratio):
@@ -78,26 +78,23 @@ class ChannelBranch(nn.Module):
     def reconstruct(self, x, valid, ratio, generator=None, count="existing"):
         """(predicted (n, 81, band), omega : bool (n, 81)) for a random mask drawn from `generator` (eq. 4-7, 13)."""
         there = valid.flatten(1)
-        visible, omega = self._mask(there, ratio, generator, count)
+        visible, omega = _draw_mask(there, ratio, generator, count)
         return self.decoder(*self.encode(x, visible), there), omega
 
     def loss(self, x, valid, ratio, generator=None, count="existing"):
         """L_recon_1 (eq. 15) of a random mask: what `reconstruct` and `reconstruction_loss` give, without predicting what was visible."""
         there = valid.flatten(1)
-        visible, omega = self._mask(there, ratio, generator, count)
+        visible, omega = _draw_mask(there, ratio, generator, count)
         ask, real = gather_order(omega)
         return reconstruction_loss(gather_tokens(x.flatten(1, 2), ask), self.decoder(*self.encode(x, visible), there, ask), real)
 
-    def _mask(self, there, ratio, generator, count):
-        "(visible, omega) with at least one visible token in each sample."
-        visible, omega = random_mask(there, ratio, generator, count)
-        return (visible, omega) if visible.any(1).all() else _one_at_least(visible, there, omega)
-
-# %% ../../nbs/30_msmae.ipynb #7fbebff1
-def _one_at_least(visible, there, omega):
-    "Show the first existing token of samples that would show none."
-    first = torch.zeros_like(there).scatter(1, there.int().argmax(1, keepdim=True), True)
-    first &= ~visible.any(1, keepdim=True)
+# %% ../../nbs/30_msmae.ipynb #c6041e57
+def _draw_mask(there, ratio, generator, count):
+    "`random_mask`, but samples that would show no token show their first existing one."
+    visible, omega = random_mask(there, ratio, generator, count)
+    bare = ~visible.any(1, keepdim=True)
+    if not bare.any(): return visible, omega
+    first = torch.zeros_like(there).scatter(1, there.int().argmax(1, keepdim=True), True) & bare
     return visible | first, omega & ~first
 
 # %% ../../nbs/30_msmae.ipynb #6e74ca8f
@@ -381,26 +378,9 @@ class Calibration(MSMAEFiles):
         norm.running_mean.copy_(z.mean(0))
         norm.running_var.copy_(z.var(0))
 
-# %% ../../nbs/30_msmae.ipynb #a08a151d
-class MSMAE(Calibration):
-    """Multi-scale masked autoencoder (paper, section III; Algorithm 1; Table I). Usage: `MSMAE(3).pretrain(X, X_target=X_s).fit(X_s, y_s).predict(X_new)`.
-
-    X float (n, channel, band) in the features' own scale; valid bool (n, channel) or (channel,), False where a channel is missing; channels : grid names.
-    Hyper-parameters: see MSMAEParameters and the table at the top of the notebook. After fit: net_, history_, classes_, pretrained_ (both branches were).
-    Errors: ValueError for NaN, a wrong number of channels or labels, impossible values; TypeError for an unknown hyper-parameter.
-    """
-    def fit(self, X, y, *, valid=None, val=None):
-        """Personalised calibration, lines 28-37. X (n, channel, band), y int (n,), val = (X, y, valid) for best-epoch selection, or None. Returns self."""
-        X, y, valid = self._start(X, y, valid)
-        self._start_from_pretrained()
-        data = self._tensors(X, valid)
-        if self.frozen_: data = (*data, forward(self.net_, data, method=lambda x, there: self.net_.spatial.features(x, there, self.pool)))
-        tensors, score = (*data, torch.as_tensor(y, device=self.device_)), self._val_fn(val)
-        val_fn = None if score is None else lambda net: (self._settle(data), score(net))[1]
-        self.history_ = train(self.net_, self._loss, tensors, val_fn=val_fn, patience=self.patience, **self._train_options())
-        if val is None: self._settle(data)
-        return self
-
+# %% ../../nbs/30_msmae.ipynb #95f4149a
+class FittedMSMAE(Calibration):
+    """What can be looked at in a fitted model: features (Fig. 5) and attention between channels (Fig. 6)."""
     def transform(self, X, *, valid=None):
         """The fused, normalised features z_F of line 33: float32 (n, dim_channel + dim_spatial)."""
         check_is_fitted(self, "net_")
@@ -426,3 +406,23 @@ class MSMAE(Calibration):
         full[torch.arange(n)[:, None, None], index[:, :, None], index[:, None]] = A
         cell = [9*i + j for i, j in map(CELLS.get, self.channels)]
         return full[:, cell][:, :, cell]
+
+# %% ../../nbs/30_msmae.ipynb #d13ce1f8
+class MSMAE(FittedMSMAE):
+    """Multi-scale masked autoencoder (paper, section III; Algorithm 1; Table I). Usage: `MSMAE(3).pretrain(X, X_target=X_s).fit(X_s, y_s).predict(X_new)`.
+
+    X float (n, channel, band) in the features' own scale; valid bool (n, channel) or (channel,), False where a channel is missing; channels : grid names.
+    Hyper-parameters: see MSMAEParameters and the table at the top of the notebook. After fit: net_, history_, classes_, pretrained_ (both branches were).
+    Errors: ValueError for NaN, a wrong number of channels or labels, impossible values; TypeError for an unknown hyper-parameter.
+    """
+    def fit(self, X, y, *, valid=None, val=None):
+        """Personalised calibration, lines 28-37. X (n, channel, band), y int (n,), val = (X, y, valid) for best-epoch selection, or None. Returns self."""
+        X, y, valid = self._start(X, y, valid)
+        self._start_from_pretrained()
+        data = self._tensors(X, valid)
+        if self.frozen_: data = (*data, forward(self.net_, data, method=lambda x, there: self.net_.spatial.features(x, there, self.pool)))
+        tensors, score = (*data, torch.as_tensor(y, device=self.device_)), self._val_fn(val)
+        val_fn = None if score is None else lambda net: (self._settle(data), score(net))[1]
+        self.history_ = train(self.net_, self._loss, tensors, val_fn=val_fn, patience=self.patience, **self._train_options())
+        if val is None: self._settle(data)
+        return self
