@@ -162,18 +162,20 @@ def read_options(dataset, text):
     if unknown := [k for k in given if k not in known]: raise ValueError(f"--read: {dataset} takes no {', '.join(unknown)}; known are: {', '.join(known) or 'none'}")
     return given
 
-# %% ../nbs/60_cli.ipynb #e3bcc75c
-@main.command(short_help="Table II from result files")
+# %% ../nbs/60_cli.ipynb #6059fcf3
+@main.command(short_help="a table from result files")
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--job", type=click.Path(path_type=Path), help="The file of a grid that names all its results, runs/NAME/table.json.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for table2.md, table2.csv and table2.html; without it the results are only checked.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for NAME.md, NAME.csv and NAME.html; without it the results are only checked.")
+@click.option("--table", "name", default="table2", show_default=True, type=click.Choice(["table2", "table3", "scopes", "labels", "seeds", "transfer", "directions", "missing"]), help="Which: the paper's Table II or III, or a study.")
 @friendly
-def tables(results, job, out):
-    """Table II from result files or folders of them; refuses damaged ones by name."""
-    from emo_lib.tables import load_results, write_table
+def tables(results, job, out, name):
+    """A table from result files or folders of them; refuses damaged ones by name."""
+    from emo_lib.tables import STUDIES, load_results, write_study, write_table
     if bool(results) == bool(job): raise ValueError("give result files or folders, or --job")
     found = load_results(results or results_of(job))
-    click.echo(write_table(found, out, name="table2")["md"].read_text(encoding="utf8") if out else f"{len(found)} results, no faults")
+    if out: click.echo((write_study(name, found, out) if name in STUDIES else write_table(found, out, name))["md"].read_text(encoding="utf8"))
+    else: click.echo(f"{len(found)} results, no faults")
 
 # %% ../nbs/60_cli.ipynb #4c3d87c1
 def results_of(path):

@@ -237,7 +237,7 @@ def _cloud(e, classes, view, legend):
             name = f"{c}, session {view[which + '_session']} ({which})"
             yield go.Scatter(x=x, y=y, mode="markers", name=name, legendgroup=name, showlegend=legend, marker=dict(color=OKABE_ITO[k], symbol=symbol, size=6, line=dict(width=edge)), hoverinfo="name")
 
-# %% ../nbs/52_figures.ipynb #f4e86465
+# %% ../nbs/52_figures.ipynb #eadb35f0
 def fig6(view, points=33):
     """Maps of degree centrality for each class (MSMAE, Fig. 6, eq. 18), above those of the truth where it is known, with the rank correlation. A plotly figure.
 
@@ -253,7 +253,7 @@ def fig6(view, points=33):
     fig.update_xaxes(visible=False, range=[-1.3, 1.3]).update_yaxes(visible=False, range=[-1.3, 1.3])
     for i in range(len(shown)*len(classes)): fig.update_yaxes(scaleanchor=f"x{i + 1 if i else ''}", row=i//len(classes) + 1, col=i % len(classes) + 1)
     rows = ["upper row: degree centrality (eq. 18), scaled over the row"] + ["lower row: the twin's true effect, scaled likewise"]*(len(shown) - 1)
-    title = dict(text=stamp(f"{view['dataset']}, subject {view['subject']}, session {view['test_session']}: what attention looks at", view["data"]), subtitle=dict(text="; ".join([*rows, _alike(shown[0])])))
+    title = dict(text=stamp(f"{view['dataset']}, subject {view['subject']}, session {view['test_session']}: what MSMAE's attention looks at", view["data"]), subtitle=dict(text="; ".join([*rows, _alike(shown[0])])))
     fig.update_layout(template="simple_white", title=title, showlegend=False, width=max(900, 250*len(classes) + 120), height=290*len(shown) + 130, margin=dict(l=10, r=10, t=120, b=50),
                       coloraxis=dict(colorscale="Viridis", cmin=0, cmax=1, colorbar=dict(title=dict(text="scaled to 0 .. 1 (no unit)", side="right"), len=.8)))
     return fig

@@ -156,7 +156,7 @@ def job_counts(grid, jobs):
     counts = dict(twin=sum(grid.everything[d].root is None for d in used), features=len(used), pretrain=len(jobs.weights), cells=len(jobs.batches), views=len(jobs.views), check=1, table=1, all=1)
     return {k: n for k, n in counts.items() if n}
 
-# %% ../nbs/56_plan.ipynb #b456b717
+# %% ../nbs/56_plan.ipynb #3dc69ce2
 def duration(seconds):
     """"42 s", "12 min", "3.4 h", "1,234 h"."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds/60:.0f} min" if seconds < 6000 else f"{seconds/3600:.1f} h" if seconds < 360000 else f"{seconds/3600:,.0f} h"
@@ -180,6 +180,7 @@ def _hours(found, took, cores, said):
     (d, m, stage), most = by.idxmax(), by.max()
     return ["", "ESTIMATE, time of one core:", *lines, f"  in all {duration(total)} of one core, so about {duration(total/cores)} on {cores} cores; most of it is {stage} of {m} on {d} ({most/total:.0%})",
             f"It is the time of one epoch on a few batches of random windows, each model at its size, one thread, {device_said()} ({took:.0f} s of timing{said}), times {found.windows.sum()/1e6:,.1f} million windows in training and prediction. "
+            "Windows are counted from the features, or before they are there from the published lengths of trials. Other work on this machine while it is timed makes the estimate larger, up to several times. "
             "Not in it: twins, features, views, tables, starting kernels; jobs that slow each other down; stopping early."]
 
 # %% ../nbs/56_plan.ipynb #6bb35df5

@@ -43,9 +43,9 @@ TITLES = {"svm": "linear SVM", "vit": "ViT", "simplevit": "SimpleViT", "fbccnn":
           "vit_1x1": "ViT (1×1)", "vit_3x3": "ViT (3×3)", "mae_1x1": "MAE (1×1)", "mae_3x3": "MAE (3×3)", "vit_1x1_3x3": "ViT (1×1&3×3)", "mae_1x1_3x3": "MAE (1×1&3×3)", "msmae": "MSMAE"}
 REFERENCE = "msmae"                      # the method that the others are tested against
 
-# %% ../nbs/51_tables.ipynb #c414f578
+# %% ../nbs/51_tables.ipynb #3abd488b
 PAPER_NOTES_III = ("the paper's Table III prints for MAE (1×1&3×3) the same standard deviations as for MAE (1×1), on both data sets; one of the two is probably a copy",
-                   "the paper's ViT (1×1) of Table III is the ViT of its Table II: one run, two tables")
+                   "the paper's ViT (1×1) of Table III has the number of the ViT in its Table II; here they are two models, MSMAE's own channel branch and TorchEEG's ViT")
 
 # %% ../nbs/51_tables.ipynb #b7614d44
 class _Spec(BaseModel):
@@ -352,13 +352,14 @@ def own_parameters(spec):
     rest = "the rest as in the paper's Table I" if spec["model"] == REFERENCE else "the rest by default"
     return f"{TITLES.get(method(spec), method(spec))} was run with {said}; {rest}"
 
-# %% ../nbs/51_tables.ipynb #35f9da61
-def notes(results, long):
-    """[(data set, list of caveats)] and [provenance line per data set]."""
-    caveats, lines = [], []
+# %% ../nbs/51_tables.ipynb #7490f8ad
+def notes(results, long, names=None):
+    """[(data set, list of caveats)] and [provenance line per data set]. names : what each of `results` is called where a caveat is not common to all; None: its row."""
+    caveats, lines, labels = [], [], row_labels(results)
+    names = names or [labels[r["provenance"]["dataset"], *row_key(r)] for r in results]
     for dataset, g in long.groupby("dataset", sort=False):
         of, r = [x for x in results if x["provenance"]["dataset"] == dataset], g.iloc[0]
-        said = [c for x in of for c in x["caveats"]] + [f"{row.row}: {row.p_note}" for row in g.itertuples() if row.p_note]
+        said = _named([x["caveats"] for x in of], [n for n, x in zip(names, results) if x["provenance"]["dataset"] == dataset]) + [f"{row.row}: {row.p_note}" for row in g.itertuples() if row.p_note]
         if r["data"] == "synthetic": said.insert(0, "SYNTHETIC data with a known truth; the numbers say nothing about emotions or about the paper's claims")
         elif dataset in PAPER_TABLE_II[REFERENCE] and r["n_subjects"] != 15: said.insert(0, f"{r['n_subjects']} subjects, the paper has 15")
         said += [own_parameters(x["spec"]) for x in of if set(x["spec"].get("hyper", {})) - {"variant"}]
@@ -373,6 +374,14 @@ def notes(results, long):
                      f"commit {_joined(g['git'])}, protocol {_joined(x['spec']['protocol'] for x in of)}, {seconds:.0f} s in total")
     return caveats, lines
 
+# %% ../nbs/51_tables.ipynb #2b424b30
+def _named(caveats, names):
+    "Caveats (a list of them for each result) as one list; before one that not all `names` (of the results) have stand those that do."
+    who = {}
+    for said, name in zip(caveats, names):
+        for c in said: who.setdefault(c, {})[name] = None
+    return [c if set(of) == set(names) else f"{', '.join(of)}: {c}" for c, of in who.items()]
+
 # %% ../nbs/51_tables.ipynb #215f2728
 @dataclass
 class Table:
@@ -384,7 +393,7 @@ class Table:
     provenance: list
     long: pd.DataFrame
 
-# %% ../nbs/51_tables.ipynb #f8d8f66c
+# %% ../nbs/51_tables.ipynb #169a813f
 PAPER_TABLES = {"table2": ("II", "within-subject cross-session recognition", PAPER_TABLE_II), "table3": ("III", "ablation of MSMAE", PAPER_TABLE_III)}
 
 def make_table(results, name="table2"):
@@ -394,7 +403,7 @@ def make_table(results, name="table2"):
     """
     number, what, numbers = PAPER_TABLES.get(name, PAPER_TABLES["table2"])
     mine = table_results(results, name)
-    if results and not mine: raise ResultError([Problem("results", f"results for Table {number}", f"{len(results)} of other studies", "run its cells first")])
+    if results and not mine: raise ResultError([Problem("results", f"results for Table {number}", f"{len(results)} of other studies", "run its cells first, or make the table that they belong to")])
     long = summarise(mine, numbers)
     paper = long["dataset"].isin(numbers[REFERENCE])
     blocks = [(" and ".join(long[paper]["dataset"].unique()) + ", accuracy in %", paper_block(long[paper]))] if paper.any() else []
@@ -482,9 +491,9 @@ def _write(table, out_dir, name):
         with atomic_path(out[kind]) as tmp: tmp.write_text(text, encoding="utf8")
     return out
 
-# %% ../nbs/51_tables.ipynb #af71ab02
+# %% ../nbs/51_tables.ipynb #5ceccdf0
 STUDIES = {      # name: (title, what a level is, what levels are tested against, lead)
-    "scopes": ("What pre-training may see", "pre-training sees", "all", "Below `all`, what is lost is owed to unlabelled windows of the test session (no_test_session) and to all of the person's own (other_subjects)."),
+    "scopes": ("What pre-training may see", "pre-training sees", "all", "The difference to `all` is what unlabelled windows of the test session (no_test_session), or all of the person's own (other_subjects), brought; a smaller pool is part of it."),
     "labels": ("How many labelled trials", "labelled trials per class", "all", "The draws are nested: the trials of a smaller number are part of those of a larger one. Pre-training sees the same unlabelled windows throughout."),
     "transfer": ("Pre-training on another data set (the paper's Fig. 7, which prints no numbers)", "method and data of its pre-training", "MSMAE pre-trained on its own data set", ""),
     "directions": ("Forward and backward in time", "training → test session", "backward", "Forward trains on a session before the tested one. Both directions have the same pairs of sessions, so neither sessions nor gaps differ."),
@@ -575,7 +584,7 @@ def _over_seeds(g):
     whole = not per.isna().any().any()
     return {"n_seeds": len(per), "accuracy_std_seeds": per.mean(axis=1).std(ddof=1) if whole else None, **_NO_TEST, "p_note": "" if whole else "no spread over seeds: they have other subjects"}
 
-# %% ../nbs/51_tables.ipynb #93753cc8
+# %% ../nbs/51_tables.ipynb #d5bc5ee4
 def study_block(kind, g):
     """DataFrame of text for one data set. g : its rows of `summarise_study`."""
     _, column, against, _ = STUDIES[kind]
@@ -592,8 +601,9 @@ def make_study(kind, results):
     title, _, against, about = STUDIES[kind]
     blocks = [(f"{d}, {_said(g['data'].iloc[0])}, in %", study_block(kind, g)) for d, g in long.groupby("dataset", sort=False)]
     lead = " ".join(s for s in (about, "Mean ± standard deviation over subjects, of each subject's mean over its session pairs. " + TEST_SAID.format(against) if against else "") if s)
-    used = [results[i] for i in sorted(set(study_frame(kind, results)["result"]))]
-    return Table(title + synthetic_said(long), lead, blocks, *notes(used, long), long)
+    levels = study_frame(kind, results).groupby("result")[["level", "row"]].agg(lambda c: ", ".join(dict.fromkeys(c)))
+    names = [r.row if kind in ("directions", "missing", "seeds") else r.level for r in levels.itertuples()]
+    return Table(title + synthetic_said(long), lead, blocks, *notes([results[i] for i in levels.index], long, names), long)
 
 def write_study(kind, results, out_dir):
     """Write the study `kind` as kind.md, kind.csv and kind.html into `out_dir`, as `write_table` does. Returns {"md": Path, "csv": Path, "html": Path}."""

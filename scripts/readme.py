@@ -1,5 +1,6 @@
 """README.md from nbs/index.ipynb: prose as it is, code in fences, text outputs indented. `--check` only compares."""
-import sys
+import re, sys
+from os.path import normpath
 from pathlib import Path
 import nbformat
 
@@ -7,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def cell_text(cell):
     "One cell as markdown; hidden cells vanish."
-    if cell.cell_type == "markdown": return cell.source
+    if cell.cell_type == "markdown": return re.sub(r"\]\((?!http|#)([^)]+)\)", lambda m: f"]({normpath('nbs/' + m[1])})", cell.source)     # links are relative to nbs/
     hidden = cell.source.startswith(("#| hide", "#|hide"))
     if cell.cell_type != "code" or hidden: return ""
     shown = "\n".join(l for l in cell.source.splitlines() if not l.startswith("#|"))
