@@ -10,8 +10,8 @@ __all__ = ['HERE', 'Strict', 'pretraining_stages', 'CellParameters', 'CellSpec',
            'read_features', 'compute_cell', 'make_result', 'keep_result', 'run_cell', 'finished_cell', 'run_cells',
            'pretrain_cell']
 
-# %% ../nbs/50_cells.ipynb #f3100899
-import errno, importlib.metadata, json, os, platform, subprocess, time
+# %% ../nbs/50_cells.ipynb #59293faf
+import errno, importlib.metadata, json, os, platform, shutil, subprocess, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -237,11 +237,12 @@ def fold_key(spec, fs, pool=None):
     said = spec.model_dump(mode="json", exclude={"subjects", "out", "features", "pretrained", "pretrain_on"})
     return content_hash(json.dumps([said, pool and pool.about], sort_keys=True), fs.attrs["fingerprint"], importlib.metadata.version("emo_lib"), git_commit(HERE))
 
-# %% ../nbs/50_cells.ipynb #0d8b60fc
+# %% ../nbs/50_cells.ipynb #5b07c8c5
 def kept_fold(path):
     """What an earlier run left of a fold in the file `path`; None without it, or if it is damaged."""
-    try: return json.loads(path.read_text()) if path else None
-    except (FileNotFoundError, json.JSONDecodeError): return None
+    try: found = json.loads(path.read_text()) if path else None
+    except (FileNotFoundError, ValueError, RecursionError): return None
+    return found if isinstance(found, dict) and {"names", "seed", "accuracy", "balanced_accuracy", "f1_macro", "confusion", "curve", "predicted", "seconds"} <= set(found) else None
 
 def run_fit(spec, fs, folds, n_classes, folder, pool=None):
     """Folds that share a fit -> their results with predictions, a list of dicts. What an earlier run left in `folder` (None: keep nothing) is not repeated.
@@ -299,10 +300,11 @@ def check_writable(path):
     with atomic_path(path.parent/f".{path.stem}.try") as tmp: tmp.write_text("x")
     (path.parent/f".{path.stem}.try").unlink()
 
-# %% ../nbs/50_cells.ipynb #36aa0b1e
+# %% ../nbs/50_cells.ipynb #abb760a0
 def read_features(spec):
-    """The feature set of a cell. Errors: ValueError if the folder holds another data set; those of `load_features`."""
+    """The feature set of a cell. Errors: ValueError if the folder holds another data set or does not say what it holds; those of `load_features`."""
     fs = load_features(spec.features)
+    if gone := [a for a in ("dataset", "provenance", "classes", "feature", "window_s") if a not in fs.attrs]: raise ValueError(f"{spec.features}: expected features with the attributes {', '.join(gone)}, found none; write them again with emo features")
     if fs.attrs["dataset"] != spec.dataset: raise ValueError(f"{spec.features}: features of {fs.attrs['dataset']}, expected {spec.dataset}; give the folder of {spec.dataset}")
     return fs
 
@@ -321,7 +323,7 @@ def compute_cell(spec, progress=True):
             bar.update(len(group))
     return make_result(spec, fs, folds, [found[id(f)] for f in folds], classes, pool, time.perf_counter() - start), folder
 
-# %% ../nbs/50_cells.ipynb #06d6f22c
+# %% ../nbs/50_cells.ipynb #212385a0
 def make_result(spec, fs, folds, results, classes, pool, seconds):
     """Put the folds of a cell together into a CellResult. folds : protocols.Fold; results : what `run_fit` returned for them."""
     mean, std, n = over_subjects(results)
@@ -334,8 +336,7 @@ def keep_result(result, folder):
     """Write a CellResult to its `spec.out`, where there is one, and drop the folds in `folder` that were kept for a restart."""
     if result.spec.out is None: return
     write_json(result.spec.out, result.model_dump(mode="json"))
-    for f in folder.glob("*.json"): f.unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
 
 # %% ../nbs/50_cells.ipynb #e12bebc0
 def run_cell(spec, progress=True):

@@ -147,12 +147,12 @@ def refuse_other_features(out, dataset, feature):
     found = (there.get("dataset", dataset), there.get("feature", feature))
     if found != (dataset, feature): raise ValueError(f"{out}: expected {feature} of {dataset}, found {found[1]} of {found[0]}; give another --out, or --overwrite")
 
-# %% ../nbs/60_cli.ipynb #b7d69ab4
+# %% ../nbs/60_cli.ipynb #79eb1536
 def json_option(name, text):
     """A JSON object given on the command line. Errors: ValueError that names the option."""
     try: value = json.loads(text)
-    except json.JSONDecodeError as e: raise ValueError(f"{name}: expected a JSON object like '{{\"epochs\": 10}}', found {text!r} ({e})") from None
-    if not isinstance(value, dict): raise ValueError(f"{name}: expected a JSON object, found {text!r}")
+    except (ValueError, RecursionError) as e: raise ValueError(f"{name}: expected a JSON object like '{{\"epochs\": 10}}', found {text[:200]!r} ({e})") from None
+    if not isinstance(value, dict): raise ValueError(f"{name}: expected a JSON object, found {text[:200]!r}")
     return value
 
 def read_options(dataset, text):

@@ -205,13 +205,14 @@ def weights_file(grid, spec):
     key = pretraining_key(make_model(spec["model"], n_classes=2, **spec["hyper"]).set_params(seed=spec["seed"]), "channel", [])
     return str(grid.folder/"pretrained"/("__".join([*pool, spec["model"], key[:8], *_shard(subjects)]) + ".json"))
 
-# %% ../nbs/55_grid.ipynb #88be1a39
+# %% ../nbs/55_grid.ipynb #acf48fc2
 class GridSpec(GridCells):
     """A whole grid: data sets x models, one protocol, one seed, and studies beside it; see GridParts. Errors: pydantic.ValidationError with a line for each fault."""
     @model_validator(mode="after")
     def _everything(self):
         faults = [f for part in ("data", "sources") for d, data in getattr(self, part).items() for f in data_faults(d, data, part)]
         if both := sorted(set(self.data) & set(self.sources)): faults.append(f"sources: {', '.join(both)} stand in data too; a source only serves pre-training")
+        faults += [f"models: expected labels without '__', which parts the names of result files, found {m!r}" for m in self.models if "__" in m]
         for m in self.models: faults += [f for f in self._faults_of(m) if f not in faults]
         if not faults: faults = [f"studies.{name}: {f}" for name, study in self.studies.items() for f in dict.fromkeys(self._study_faults(study))]
         if faults: raise ValueError("\n".join(faults))
@@ -238,13 +239,13 @@ class GridSpec(GridCells):
 class GridError(ValueError):
     """A configuration that cannot be run; the message has one line for each fault."""
 
-# %% ../nbs/55_grid.ipynb #a230abc2
+# %% ../nbs/55_grid.ipynb #f013e22f
 def read_grid(config, name="configuration"):
     """GridSpec from a YAML file's path or an already read dict, called `name` in messages. Errors: GridError, one line a fault."""
     if not isinstance(config, dict):
         name = str(config)
         try: config = yaml.safe_load(Path(config).read_text(encoding="utf8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e: raise GridError(f"{name}: cannot be read: {e}") from e
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as e: raise GridError(f"{name}: cannot be read: {e}") from e
     if not isinstance(config, dict): raise GridError(f"{name}: expected a mapping of parameters, found {type(config).__name__}")
     if strange := [k for k in config if not isinstance(k, str)]: raise GridError(f"{name}: expected names as keys, found {strange}")
     try: grid = GridSpec(**config)
@@ -254,12 +255,12 @@ def read_grid(config, name="configuration"):
     if gone: raise GridError("\n".join(gone))
     return grid
 
-# %% ../nbs/55_grid.ipynb #c38390ef
+# %% ../nbs/55_grid.ipynb #49d7b61c
 def changed_demo(demo, changes):
     """The demo's configuration (dict) with what `--config` changed (dict): data sets that are given replace the demo's, other entries are merged."""
     given = changes.get("data")
     new = demo | {k: v for k, v in changes.items() if k != "data"}
-    if given is not None and not isinstance(given, dict): return new | {"data": given}
+    if given is not None and not (isinstance(given, dict) and all(of is None or isinstance(of, dict) for of in given.values())): return new | {"data": given}
     if given is not None:
         data = {d: {**{k: v for k, v in demo["data"].get(d, {}).items() if not (k == "twin" and (of or {}).get("root"))}, **(of or {})} for d, of in given.items()}
         new = {"name": "mine"} | {k: v for k, v in new.items() if k != "name" or "name" in changes} | {"data": data}

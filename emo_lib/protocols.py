@@ -174,7 +174,7 @@ def fold_caveats(meta, train, test, scope):
         out.append(f"feature {feature!r} is smoothed in both directions of time within a trial: legal between trials, not possible live")
     return out
 
-# %% ../nbs/40_protocols.ipynb #35b27549
+# %% ../nbs/40_protocols.ipynb #3a7133b0
 @dataclass(frozen=True)
 class CrossSession:
     """Within-subject cross-session protocol of section IV-C: each ordered pair of a subject's sessions is a fold.
@@ -191,7 +191,7 @@ class CrossSession:
     trials_per_class: int | None = None
 
     def __post_init__(self):
-        if self.scope not in SCOPES: raise ValueError(f"unknown scope {self.scope!r}; known: {', '.join(SCOPES)}")
+        if not isinstance(self.scope, str) or self.scope not in SCOPES: raise ValueError(f"unknown scope {self.scope!r}; known: {', '.join(SCOPES)}")
         if type(self.val_fraction) not in (int, float) or not 0 <= self.val_fraction < 1:
             raise ValueError(f"val_fraction must be a number from 0 and below 1, found {self.val_fraction!r}")
         if type(self.seed) is not int: raise ValueError(f"seed must be a whole number, found {self.seed!r}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['class_entropy', 'true_effects', 'read_twin', 'ViewFields', 'ViewSpec', 'view_fold', 'evenly', 'embed',
-           'class_centrality', 'against_truth', 'make_view', 'run_view']
+           'class_centrality', 'twin_of', 'against_truth', 'make_view', 'run_view']
 
 # %% ../nbs/54_views.ipynb #9046296e
 import json, time
@@ -132,23 +132,27 @@ def class_centrality(A, y, n_classes):
         out[k] = degree_centrality(np.where(seen > 0, np.nansum(of, 0)/np.maximum(seen, 1), np.nan))
     return out
 
-# %% ../nbs/54_views.ipynb #99923e5d
+# %% ../nbs/54_views.ipynb #a0dadd6d
 def _maps(values, classes): return {c: [None if np.isnan(v) else round(float(v), 6) for v in row] for c, row in zip(classes, values)}
 
-def against_truth(spec, centrality, classes, channels):
-    """({class: effects}, {class: rank correlation}) of a twin's truth and centralities (class, p), as JSON; (None, None) without a twin. Errors: ValueError for the twin of another data set."""
-    if spec.twin is None: return None, None
-    cfg = read_twin(spec.twin)
-    if cfg.name != spec.dataset: raise ValueError(f"{spec.twin}: the twin of {cfg.name}, expected {spec.dataset}")
+def twin_of(spec):
+    """The TwinSettings of a view's twin, None without one. Errors: ValueError for the twin of another data set; those of `read_twin`."""
+    cfg = spec.twin and read_twin(spec.twin)
+    if cfg and cfg.name != spec.dataset: raise ValueError(f"{spec.twin}: the twin of {cfg.name}, expected {spec.dataset}")
+    return cfg
+
+def against_truth(cfg, spec, centrality, classes, channels):
+    """({class: effects}, {class: rank correlation}) of a twin's truth and centralities (class, p), as JSON; (None, None) without a twin. cfg : what `twin_of` returned."""
+    if cfg is None: return None, None
     E = dict(zip(cfg.spec.channels, true_effects(cfg, spec.subject, spec.test_session).T))
     E = np.array([E.get(c, np.full(len(classes), np.nan)) for c in channels]).T
     rho = centrality is not None and {c: rank_correlation(a, b, channels, seed=spec.seed) for c, a, b in zip(classes, centrality, E) if np.isfinite(a).sum() > 3}
     return _maps(E, classes), rho or None
 
-# %% ../nbs/54_views.ipynb #5121b6e2
+# %% ../nbs/54_views.ipynb #89178bf0
 def make_view(spec, fs):
     """The view of a ViewSpec on the feature set `fs` (xarray.Dataset), a JSON-ready dict: see `run_view`."""
-    start, fold, classes = time.perf_counter(), view_fold(spec, fs), json.loads(fs.attrs["classes"])
+    start, cfg, fold, classes = time.perf_counter(), twin_of(spec), view_fold(spec, fs), json.loads(fs.attrs["classes"])
     (x, valid, channels), y = model_input(fs), fs.label.values
     train, test = (evenly(rows, spec.windows) for rows in (fold.train, fold.test))
     embeddings, centrality = {}, None
@@ -159,7 +163,7 @@ def make_view(spec, fs):
         embeddings[label] = embed(a, b, y[train], y[test], spec.seed)
         if centrality is None and cell.model == method(cell.model_dump()) == REFERENCE:
             centrality = class_centrality(model.attention(x[fold.test], valid=valid[fold.test]), y[fold.test], len(classes))
-    truth, rho = against_truth(spec, centrality, classes, channels)
+    truth, rho = against_truth(cfg, spec, centrality, classes, channels)
     about = provenance(fs, cell) | {"models": {label: spec.cell(label).model_dump(include={"model", "hyper"}) for label in spec.models}, "seconds": round(time.perf_counter() - start, 2)}
     return {"data": about["data"], "dataset": spec.dataset, **fold.names, "classes": classes, "channels": list(channels), "embeddings": embeddings,
             "centrality": centrality if centrality is None else _maps(centrality, classes), "truth": truth, "rank_correlation": rho, "caveats": list(fold.caveats), "provenance": about}

@@ -2,7 +2,7 @@
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, yaml
-from emo_lib.grid import GridError, read_grid
+from emo_lib.grid import GridError, changed_demo, read_grid
 
 BIN = Path(sys.executable).parent
 TINY = dict(name="tiny", data={"SEED": {"twin": {"subjects": 2, "seconds_per_trial": 6}, "window_s": 1.0}}, models={"svm": None})
@@ -263,3 +263,21 @@ def test_a_changed_download_is_noticed(repo, done, tmp_path):
 def test_another_feature_set_does_not_slip_into_a_folder(done):
     run = subprocess.run([BIN/"emo", "features", "--dataset", "SEED", "--root", "data/twins/tiny/SEED", "--out", "runs/tiny/features/SEED", "--feature", "psd"], cwd=done, capture_output=True, text=True)
     assert run.returncode == 1 and "de_LDS" in run.stderr and "--overwrite" in run.stderr
+
+
+@pytest.mark.parametrize("data", ["foo", [1], {"SEED": "foo"}, {"SEED": [1]}])
+def test_data_that_are_no_mapping_are_refused(data):
+    with pytest.raises(GridError, match="data"): read_grid(changed_demo(yaml.safe_load((Path(__file__).parents[1]/"workflow/config/demo.yaml").read_text()), {"data": data}))
+
+
+def test_deep_and_impossible_yaml_names_its_file(tmp_path):
+    for text in ("a: " + "["*3000, "t: 2020-13-45"):
+        (tmp_path/"bad.yaml").write_text(text)
+        with pytest.raises(GridError, match="bad.yaml"): read_grid(tmp_path/"bad.yaml")
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "{}", '{"names": {"subject": 1}}', "{", ""])
+def test_a_kept_fold_of_another_kind_is_made_again(tmp_path, text):
+    from emo_lib.cells import kept_fold
+    (tmp_path/"f.json").write_text(text)
+    assert kept_fold(tmp_path/"f.json") is None

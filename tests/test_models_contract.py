@@ -285,3 +285,18 @@ def test_names():
 def test_the_registry_does_not_import_torch():
     code = "import sys, emo_lib.models as m; m.MODELS; 'svm' in m.MODELS; assert 'torch' not in sys.modules and 'mne' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name, change", [("vit", dict(heads=8, head_width=32)), ("vit", dict(scale="band")), ("dgcnn", dict(scale="band")), ("msmae", dict(heads=4)),
+                                          ("msmae", dict(pool="max")), ("msmae", dict(scale="band"))])
+def test_weights_of_other_parameters_are_refused_even_where_shapes_agree(name, change, tmp_path):
+    X, y = toy()
+    make(name).fit(X, y).save(tmp_path/"m.safetensors")
+    with pytest.raises(ValueError, match=f"expected ({'|'.join(change)}) "): make(name, **change).load(tmp_path/"m.safetensors")
+
+
+@every_model
+@pytest.mark.parametrize("bad", [10**330, -10**330, float("inf")])
+def test_numbers_beyond_all_bounds_are_refused(name, bad):
+    key = "C" if name == "svm" else "lr"
+    with pytest.raises(ValueError, match=key): make(name, **{key: bad}).check_params()

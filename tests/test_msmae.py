@@ -180,3 +180,18 @@ def test_table_1_size():
 
 def test_importing_the_model_needs_no_mne():
     subprocess.run([sys.executable, "-c", "import sys, emo_lib.models.msmae; sys.exit('mne' in sys.modules)"], check=True)
+
+@pytest.mark.parametrize("change", [dict(parts=5), dict(parts=[]), dict(parts=["other"]), dict(curves=[]), dict(curves={}), dict(params=None), dict(n_bands=None)])
+def test_a_damaged_description_of_branches_is_named(data, tmp_path, change):
+    file, _ = MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
+    state, info = read_weights(file)
+    save_weights(file, state, info | change)
+    with pytest.raises(ValueError, match=f"{file.name}.*damaged"): MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
+
+def test_pretrained_branches_of_other_parameters_and_other_branches_are_refused(data, tmp_path):
+    file, _ = MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
+    for change in (dict(heads=4), dict(scale="band")):
+        with pytest.raises(ValueError, match="saved with"): MSMAE(3, **TINY | change).load(file)
+    other, _ = MSMAE(3, **TINY).pretrain_spatial(data[0], cache=tmp_path)
+    file.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="channel branch, found others"): MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)

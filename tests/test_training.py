@@ -267,3 +267,14 @@ def test_a_crash_between_the_two_files_leaves_the_old_weights(tmp_path, monkeypa
     assert load_weights(file, back)["n"] == 1 and same(back, old) and sorted(p.name for p in tmp_path.iterdir()) == ["w.json", "w.safetensors"]
     (tmp_path/"w.json").unlink()
     assert load_weights(file, back)["n"] == 1
+
+@pytest.mark.parametrize("info", [[], 5, {"identity": 5}, {"identity": {}}])
+def test_a_file_of_another_kind_is_no_checkpoint(tmp_path, info):
+    from emo_lib.training import write_tensors
+    write_tensors(tmp_path/"c.safetensors", {"a": torch.zeros(1)}, info)
+    with pytest.raises(ValueError, match="c.safetensors"): train(net(), masked_loss, (x, y), epochs=1, checkpoint=tmp_path/"c.safetensors")
+
+def test_a_folder_and_a_device_that_is_none_are_named(tmp_path):
+    with pytest.raises(ValueError, match="found a folder"): read_weights(tmp_path)
+    from emo_lib.training import pick_device
+    with pytest.raises(ValueError, match="cpu:x"): pick_device("cpu:x")

@@ -282,7 +282,7 @@ def pretraining_key(model, part, arrays):
     params = {k: getattr(model, k) for k in _SHARED + _OWN[part]} | {"channels": list(model.channels), "plain": VARIANTS[model.variant].plain}
     return content_hash(__version__, json.dumps(params, sort_keys=True, default=float), *(a for a in arrays if a is not None))
 
-# %% ../../nbs/30_msmae.ipynb #166e264e
+# %% ../../nbs/30_msmae.ipynb #6207309e
 class SharedWeights(MSMAEStages):
     """Pre-training of one branch, through a folder of weights that folds share."""
     def _pretrain(self, part, arrays, cache, note):
@@ -291,6 +291,7 @@ class SharedWeights(MSMAEStages):
         file = None if cache is None else Path(cache)/f"{part}-{key}.safetensors"
         if file is not None and file.exists():
             self.load(file)
+            if part not in getattr(self, "pretrain_history_", {}): raise ValueError(f"{file}: expected weights of the {part} branch, found others; delete the file and pre-train again")
             return file, self.pretrain_history_[part]
         with seeded(derive_seed(self.seed, part)): branch = self._branch(part).to(self.device_)
         data = self._tensors(*arrays[:2])
@@ -328,7 +329,7 @@ class MSMAEPretraining(SharedWeights):
         self.align_summary_ = curves["attention"]
         return file, curves
 
-# %% ../../nbs/30_msmae.ipynb #896e041b
+# %% ../../nbs/30_msmae.ipynb #e73c3865
 class MSMAEFiles(MSMAEPretraining):
     """Weights in and out, as safetensors with JSON."""
     def _keep(self, part, state, curves):
@@ -350,6 +351,7 @@ class MSMAEFiles(MSMAEPretraining):
         Channels may differ between pre-training and fit. Errors: ValueError when weights do not fit the hyper-parameters."""
         state, info = read_weights(path)
         if "parts" not in info: return super().load(path)
+        _check_parts(path, info, {k: getattr(self, k) for k in ("heads", "scale")})
         self.n_bands_ = info["n_bands"]
         for part in info["parts"]:
             own = {k.removeprefix(part + "."): v for k, v in state.items() if k.startswith(part + ".")}
@@ -358,6 +360,15 @@ class MSMAEFiles(MSMAEPretraining):
             fit_into(branch, own, path)
             self._keep(part, own, info["curves"][part])
         return self
+
+# %% ../../nbs/30_msmae.ipynb #2ced72de
+def _check_parts(path, info, params):
+    "ValueError unless `info` describes pre-trained branches that were trained with `params` (dict), which no weight's shape shows."
+    whole = {k: type(info.get(k)) for k in ("parts", "curves", "params", "n_bands")} == {"parts": list, "curves": dict, "params": dict, "n_bands": int}
+    if not whole or not info["parts"] or not set(info["parts"]) <= {"channel", "spatial"} & set(info["curves"]):
+        raise ValueError(f"{path}: expected the description of pre-trained branches, found it damaged; delete the file and pre-train again")
+    for k, v in params.items():
+        if info["params"].get(k) != v: raise ValueError(f"{path}: expected {k} {v}, found {info['params'].get(k)}; make the model with the parameters it was saved with")
 
 # %% ../../nbs/30_msmae.ipynb #238f42d9
 class Calibration(MSMAEFiles):
