@@ -584,7 +584,7 @@ def _over_seeds(g):
     whole = not per.isna().any().any()
     return {"n_seeds": len(per), "accuracy_std_seeds": per.mean(axis=1).std(ddof=1) if whole else None, **_NO_TEST, "p_note": "" if whole else "no spread over seeds: they have other subjects"}
 
-# %% ../nbs/51_tables.ipynb #d5bc5ee4
+# %% ../nbs/51_tables.ipynb #1b56b32c
 def study_block(kind, g):
     """DataFrame of text for one data set. g : its rows of `summarise_study`."""
     _, column, against, _ = STUDIES[kind]
@@ -598,11 +598,11 @@ def study_block(kind, g):
 def make_study(kind, results):
     """The Table of a study. kind : a key of STUDIES;  results : list of CellResult dicts. Errors: see `study_frame`."""
     long = summarise_study(kind, results)
-    title, _, against, about = STUDIES[kind]
+    title, column, against, about = STUDIES[kind]
     blocks = [(f"{d}, {_said(g['data'].iloc[0])}, in %", study_block(kind, g)) for d, g in long.groupby("dataset", sort=False)]
     lead = " ".join(s for s in (about, "Mean ± standard deviation over subjects, of each subject's mean over its session pairs. " + TEST_SAID.format(against) if against else "") if s)
     levels = study_frame(kind, results).groupby("result")[["level", "row"]].agg(lambda c: ", ".join(dict.fromkeys(c)))
-    names = [r.row if kind in ("directions", "missing", "seeds") else r.level for r in levels.itertuples()]
+    names = [r.row if kind in ("directions", "missing", "seeds") else r.level if kind == "transfer" else f"{column} {r.level}" for r in levels.itertuples()]
     return Table(title + synthetic_said(long), lead, blocks, *notes([results[i] for i in levels.index], long, names), long)
 
 def write_study(kind, results, out_dir):
