@@ -41,7 +41,7 @@ lab: $(DONE)
 	jupyter lab nbs
 
 bench: $(DONE)
-	for book in nbs/7*.ipynb; do jupyter execute --inplace --timeout=3600 $$book && nbdev_clean --fname $$book && python scripts/show_output.py $$book || exit 1; done
+	for book in nbs/bench/*.ipynb; do jupyter execute --inplace --timeout=3600 $$book && nbdev_clean --fname $$book && python scripts/show_output.py $$book || exit 1; done
 
 nbs: $(DONE)
 	nbdev_export

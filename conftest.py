@@ -1,28 +1,55 @@
-"""Every notebook is one pytest item, run top to bottom in a fresh process; nbs/runs is run by papermill in test_grid.py, the benchmarks (7*) by `make bench`."""
-import os, subprocess, sys, tempfile
+"""Every notebook is one pytest item, run top to bottom in a fresh process; nbs/jobs is run by papermill in test_grid.py, nbs/bench by `make bench`."""
+
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+
 import pytest
 
 ROOT = Path(__file__).resolve().parent
-os.environ.setdefault("EMO_CACHE", str(Path(tempfile.gettempdir())/"emo_lib-tests"))      # fingerprints of test files stay out of the user's cache
+os.environ.setdefault(
+    "EMO_CACHE", str(Path(tempfile.gettempdir()) / "emo_lib-tests")
+)  # fingerprints of test files stay out of the user's cache
 RUN = "import sys; from pathlib import Path; from nbdev.test import test_nb; ok, s = test_nb(Path(sys.argv[1])); sys.exit(not ok)"
+
 
 class Notebook(pytest.Item):
     "One notebook; a failure shows the notebook's own traceback."
+
     def runtest(self):
         env = {**os.environ, "OMP_NUM_THREADS": "2"}
-        done = subprocess.run([sys.executable, "-c", RUN, str(self.path)], capture_output=True, text=True, cwd=ROOT, env=env)
-        if done.returncode: raise AssertionError(done.stderr[-6000:] or done.stdout[-6000:])
-    def repr_failure(self, excinfo): return str(excinfo.value)
-    def reportinfo(self): return self.path, 0, f"notebook {self.path.name}"
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, str(self.path)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=env,
+        )
+        if done.returncode:
+            raise AssertionError(done.stderr[-6000:] or done.stdout[-6000:])
+
+    def repr_failure(self, excinfo):
+        return str(excinfo.value)
+
+    def reportinfo(self):
+        return self.path, 0, f"notebook {self.path.name}"
+
 
 class NotebookFile(pytest.File):
     "The collector of one notebook."
-    def collect(self): yield Notebook.from_parent(self, name=self.path.stem)
+
+    def collect(self):
+        yield Notebook.from_parent(self, name=self.path.stem)
+
 
 def pytest_collect_file(parent, file_path):
     wanted = file_path.suffix == ".ipynb" and ".ipynb_checkpoints" not in file_path.parts
-    if wanted and file_path.parent.name != "runs" and not file_path.name.startswith("7"): return NotebookFile.from_parent(parent, path=file_path)
+    if wanted and file_path.parent.name not in ("jobs", "bench"):
+        return NotebookFile.from_parent(parent, path=file_path)
+
 
 @pytest.fixture(scope="session")
-def repo(): return ROOT
+def repo():
+    return ROOT

@@ -1,5 +1,7 @@
 """Print the markdown and text outputs of an executed notebook."""
+
 import sys
+
 import nbformat
 
 for cell in nbformat.read(sys.argv[1], 4).cells:

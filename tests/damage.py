@@ -1,22 +1,28 @@
 """What the tests of damaged downloads share: writing and spoiling .mat files, and reading what a reader says of them."""
+
 import pytest
 import scipy.io
-from emo_lib.datasets import LayoutError, open_dataset
+
+from emo_lib.data.datasets import LayoutError, open_dataset
 
 
 def write_mat(path, data):
     "A .mat file of noise; its header says SYNTHETIC."
     path.parent.mkdir(parents=True, exist_ok=True)
     scipy.io.savemat(path, data)
-    with open(path, "r+b") as f: f.write(b"MATLAB 5.0 MAT-file, SYNTHETIC test data".ljust(116))
+    with open(path, "r+b") as f:
+        f.write(b"MATLAB 5.0 MAT-file, SYNTHETIC test data".ljust(116))
 
 
-def contents(path): return {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
+def contents(path):
+    return {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
 
 
 def complete(problems):
     "`problems`, each of which must say where, what was expected, what was found and what to do, and none of which may stand there twice."
-    assert all(p.path and p.expected and p.found and p.fix for p in problems) and len(set(problems)) == len(problems)
+    assert all(p.path and p.expected and p.found and p.fix for p in problems) and len(
+        set(problems)
+    ) == len(problems)
     return problems
 
 
@@ -27,9 +33,11 @@ def single(problems):
 
 def refusal(name, root, **kw):
     "The problems with which strict opening refuses; the message holds a line for each."
-    with pytest.raises(LayoutError) as e: open_dataset(name, root, **kw)
+    with pytest.raises(LayoutError) as e:
+        open_dataset(name, root, **kw)
     assert all(str(p) in str(e.value) for p in e.value.problems)
     return complete(e.value.problems)
 
 
-def only_refusal(name, root): return single(refusal(name, root))
+def only_refusal(name, root):
+    return single(refusal(name, root))

@@ -1,94 +1,166 @@
 """Fingerprints of files: parallel processes, a cache that nobody can use, files that change at the wrong moment. The lesson stands in notebook 00_store."""
-import hashlib, json, os, subprocess, sys, time
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+
 import pytest
-from emo_lib import store
-from emo_lib.store import cache_folder, file_fingerprint
+
+from emo_lib.base import store
+from emo_lib.base.store import cache_folder, file_fingerprint
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("EMO_CACHE", str(tmp_path/"cache"))
+    monkeypatch.setenv("EMO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(store, "SETTLED_S", 0.0)
-    return tmp_path/"cache"
+    return tmp_path / "cache"
 
-def sha(content): return hashlib.sha256(content).hexdigest()[:16]
+
+def sha(content):
+    return hashlib.sha256(content).hexdigest()[:16]
+
 
 def count_reads(monkeypatch):
     calls, digest = [], hashlib.file_digest
-    monkeypatch.setattr(hashlib, "file_digest", lambda f, kind: calls.append(f.name) or digest(f, kind))
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda f, kind: calls.append(f.name) or digest(f, kind)
+    )
     return calls
 
+
 def test_content_decides_not_the_name(tmp_path):
-    a, b = tmp_path/"a.mat", tmp_path/"b.mat"
-    a.write_bytes(b"x"*3_000_000); b.write_bytes(b"x"*3_000_000)
-    assert file_fingerprint(a) == file_fingerprint(str(b)) == sha(b"x"*3_000_000)
+    a, b = tmp_path / "a.mat", tmp_path / "b.mat"
+    a.write_bytes(b"x" * 3_000_000)
+    b.write_bytes(b"x" * 3_000_000)
+    assert file_fingerprint(a) == file_fingerprint(str(b)) == sha(b"x" * 3_000_000)
     b.write_bytes(b"")
     assert file_fingerprint(b) == sha(b"")
 
+
 def test_kept_while_nothing_changes_and_through_links(tmp_path, monkeypatch):
-    a = tmp_path/"a.mat"; a.write_bytes(b"1"); (tmp_path/"link.mat").symlink_to(a)
+    a = tmp_path / "a.mat"
+    a.write_bytes(b"1")
+    (tmp_path / "link.mat").symlink_to(a)
     file_fingerprint(a)
     calls = count_reads(monkeypatch)
-    assert file_fingerprint(a) == file_fingerprint(tmp_path/"link.mat") == sha(b"1") and calls == []
+    assert (
+        file_fingerprint(a) == file_fingerprint(tmp_path / "link.mat") == sha(b"1") and calls == []
+    )
+
 
 def test_same_size_and_same_time_but_other_content(tmp_path):
-    a = tmp_path/"a.mat"; a.write_bytes(b"1"); os.utime(a, (1e9, 1e9)); file_fingerprint(a)
+    a = tmp_path / "a.mat"
+    a.write_bytes(b"1")
+    os.utime(a, (1e9, 1e9))
+    file_fingerprint(a)
     time.sleep(0.05)
-    a.write_bytes(b"2"); os.utime(a, (1e9, 1e9))
+    a.write_bytes(b"2")
+    os.utime(a, (1e9, 1e9))
     assert file_fingerprint(a) == sha(b"2")
+
 
 def test_a_fresh_file_is_not_kept(tmp_path, monkeypatch, cache):
     monkeypatch.setattr(store, "SETTLED_S", 60.0)
-    a = tmp_path/"a.mat"; a.write_bytes(b"1"); file_fingerprint(a)
+    a = tmp_path / "a.mat"
+    a.write_bytes(b"1")
+    file_fingerprint(a)
     assert not cache.exists()
 
-@pytest.mark.parametrize("note", [b"", b"[1]", b"null", b"\xff\xfe", b'{"path": 1}', b"[" * 100_000])
+
+@pytest.mark.parametrize(
+    "note", [b"", b"[1]", b"null", b"\xff\xfe", b'{"path": 1}', b"[" * 100_000]
+)
 def test_a_damaged_note_costs_only_time(note, tmp_path, cache):
-    a = tmp_path/"a.mat"; a.write_bytes(b"1"); file_fingerprint(a)
+    a = tmp_path / "a.mat"
+    a.write_bytes(b"1")
+    file_fingerprint(a)
     (path,) = cache.rglob("*.json")
-    whole = path.read_bytes(); path.write_bytes(note)
+    whole = path.read_bytes()
+    path.write_bytes(note)
     assert file_fingerprint(a) == sha(b"1") and path.read_bytes() == whole
 
+
 def test_a_note_that_lies_about_its_form_is_not_believed(tmp_path, cache):
-    a = tmp_path/"a.mat"; a.write_bytes(b"1"); file_fingerprint(a)
+    a = tmp_path / "a.mat"
+    a.write_bytes(b"1")
+    file_fingerprint(a)
     (path,) = cache.rglob("*.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "not sixteen digits"}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"fingerprint": "not sixteen digits"})
+    )
     assert file_fingerprint(a) == sha(b"1")
 
+
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
-    (tmp_path/"file").write_text("")
-    monkeypatch.setenv("EMO_CACHE", str(tmp_path/"file"/"below"))
-    a = tmp_path/"a.mat"; a.write_bytes(b"1")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EMO_CACHE", str(tmp_path / "file" / "below"))
+    a = tmp_path / "a.mat"
+    a.write_bytes(b"1")
     assert file_fingerprint(a) == file_fingerprint(a) == sha(b"1")
 
+
 def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
-    a = tmp_path/"a.mat"; a.write_bytes(b"1"*100)
+    a = tmp_path / "a.mat"
+    a.write_bytes(b"1" * 100)
     digest = hashlib.file_digest
+
     def slow(f, kind):
         found = digest(f, kind)
-        with open(a, "ab") as g: g.write(b"2")
+        with open(a, "ab") as g:
+            g.write(b"2")
         return found
+
     monkeypatch.setattr(hashlib, "file_digest", slow)
-    with pytest.raises(OSError, match="a.mat") as e: file_fingerprint(a)
+    with pytest.raises(OSError, match="a.mat") as e:
+        file_fingerprint(a)
     assert "changed while it was read" in str(e.value)
 
+
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="a.mat"): file_fingerprint(tmp_path/"a.mat")
+    with pytest.raises(FileNotFoundError, match="a.mat"):
+        file_fingerprint(tmp_path / "a.mat")
+
 
 def test_many_processes_at_once(tmp_path, cache):
     "Four processes name the same twenty files, the cache being empty: all say the same, and no half note or temporary file is left."
-    for i in range(20): (tmp_path/f"{i}.mat").write_bytes(bytes([i])*200_000)
-    code = ("import sys, json, emo_lib.store as s; s.SETTLED_S = 0.0; from pathlib import Path;"
-            "print(json.dumps([s.file_fingerprint(p) for _ in range(3) for p in sorted(Path(sys.argv[1]).glob('*.mat'))]))")
-    running = [subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for i in range(20):
+        (tmp_path / f"{i}.mat").write_bytes(bytes([i]) * 200_000)
+    code = (
+        "import sys, json, emo_lib.base.store as s; s.SETTLED_S = 0.0; from pathlib import Path;"
+        "print(json.dumps([s.file_fingerprint(p) for _ in range(3) for p in sorted(Path(sys.argv[1]).glob('*.mat'))]))"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
     said = {p.communicate()[0] for p in running}
     assert {p.returncode for p in running} == {0} and len(said) == 1
-    assert json.loads(said.pop())[:20] == [sha(p.read_bytes()) for p in sorted(tmp_path.glob("*.mat"))]
-    assert len(list(cache.rglob("*.json"))) == 20 and not [p for p in cache.rglob("*") if ".tmp" in p.name]
+    assert json.loads(said.pop())[:20] == [
+        sha(p.read_bytes()) for p in sorted(tmp_path.glob("*.mat"))
+    ]
+    assert len(list(cache.rglob("*.json"))) == 20 and not [
+        p for p in cache.rglob("*") if ".tmp" in p.name
+    ]
 
-@pytest.mark.parametrize("platform, env, want", [("linux", {"XDG_CACHE_HOME": "/x"}, "/x/emo_lib"), ("linux", {}, "/home/me/.cache/emo_lib"),
-    ("darwin", {"XDG_CACHE_HOME": "/x"}, "/home/me/Library/Caches/emo_lib"), ("win32", {"LOCALAPPDATA": "/l"}, "/l/emo_lib"), ("linux", {"EMO_CACHE": "~/c"}, "/home/me/c")])
+
+@pytest.mark.parametrize(
+    "platform, env, want",
+    [
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/emo_lib"),
+        ("linux", {}, "/home/me/.cache/emo_lib"),
+        ("darwin", {"XDG_CACHE_HOME": "/x"}, "/home/me/Library/Caches/emo_lib"),
+        ("win32", {"LOCALAPPDATA": "/l"}, "/l/emo_lib"),
+        ("linux", {"EMO_CACHE": "~/c"}, "/home/me/c"),
+    ],
+)
 def test_where_the_cache_lies(platform, env, want, monkeypatch):
-    for k in ("EMO_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"): monkeypatch.delenv(k, raising=False)
-    for k, v in (env | {"HOME": "/home/me"}).items(): monkeypatch.setenv(k, v)
+    for k in ("EMO_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(k, raising=False)
+    for k, v in (env | {"HOME": "/home/me"}).items():
+        monkeypatch.setenv(k, v)
     monkeypatch.setattr(store.sys, "platform", platform)
     assert str(cache_folder()) == want
