@@ -38,24 +38,18 @@ def moving_average(x, axis=0, width=5, causal=False):
 
     Parameters
     ----------
-    x : array
-        Windows along `axis`; every other axis holds independent series.
-    axis : int
-    width : int
-        Number of windows, odd unless `causal`.
-    causal : bool
-        Use only the present window and those before it.
+    x : array, windows along `axis`; every other axis holds independent series
+    width : number of windows, odd unless `causal`
+    causal : use only the present window and those before it
 
     Returns
     -------
-    array
-        Same shape; float32 stays float32, computed in float64.
+    array of x's shape; float32 stays float32, computed in float64
 
     Raises
     ------
     ValueError
-        For NaN or infinities, an empty axis, a width that is not a positive whole number, or an
-        even centred width.
+        For NaN or infinities, an empty axis, or a width that is not positive, whole and odd.
     """
     if width != int(width) or width < 1 or (width % 2 == 0 and not causal):
         kind = "positive" if causal else "positive odd"
@@ -116,22 +110,16 @@ def lds(x, axis=0, q=1e-3, r=1.0, p0=0.1, causal=False, m0=None):
 
     Parameters
     ----------
-    x : array
-        Windows along `axis`; every other axis holds independent series.
-    axis : int
-    q, r, p0 : float
-        Variance of a step, of a window's noise and of the first state, in squared units of x.
-    causal : bool
-        False: the smoother, in which every window sees the whole trial. True: the filter, in
-        which a window sees itself and the past.
-    m0 : None, "mean", float or array
-        Mean of the first state. None: the mean over `axis`, or the first window if `causal`. An
-        array has x's shape without `axis`.
+    x : array, windows along `axis`; every other axis holds independent series
+    q, r, p0 : variance of a step, of a window's noise and of the first state, in x's unit squared
+    causal : False, the smoother: a window sees the whole trial; True, the filter: a window sees
+        itself and the past
+    m0 : mean of the first state: a number, an array of x's shape without `axis`, or "mean" (over
+        `axis`); None: "mean", or the first window if `causal`
 
     Returns
     -------
-    array
-        Same shape; float32 stays float32, computed in float64.
+    array of x's shape; float32 stays float32, computed in float64
 
     Raises
     ------
