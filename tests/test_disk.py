@@ -1,4 +1,7 @@
-"""A full disk and a read-only folder: the file is named, nothing half-written is left. Real file systems where mounting is allowed, a limit on file size elsewhere."""
+"""A full disk and a read-only folder: the file is named, and no part of a file is left.
+
+Real file systems are used where mounting is allowed, and a limit on file size elsewhere.
+"""
 
 import resource
 import signal
@@ -48,64 +51,39 @@ def emo(*args, **kw):
     return subprocess.run([BIN / "emo", *map(str, args)], capture_output=True, text=True, **kw)
 
 
-def no_debris(folder):
-    return [p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"]
+def temporary_files(folder):
+    return [p for p in folder.rglob("*") if p.is_file() and ".tmp" in p.name]
+
+
+def refused(run, folder, reason):
+    "The command failed and named the folder and the reason, without a traceback."
+    assert run.returncode == 1
+    assert str(folder) in run.stderr
+    assert reason in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_features_on_a_full_disk(twin, full):
-    run = emo(
-        "features", "--dataset", "SEED", "--root", twin, "--out", full / "features", "--window-s", 1
-    )
-    assert (
-        run.returncode == 1
-        and str(full / "features") in run.stderr
-        and "No space left" in run.stderr
-        and "Traceback" not in run.stderr
-    )
-    assert not [p for p in no_debris(full) if ".tmp" in p.name or p.name == "features.json"]
+    out = full / "features"
+    run = emo("features", "--dataset", "SEED", "--root", twin, "--out", out, "--window-s", 1)
+    refused(run, out, "No space left")
+    assert temporary_files(full) == []
+    assert list(full.rglob("features.json")) == []
 
 
 def test_features_in_a_read_only_folder(twin, read_only):
-    run = emo(
-        "features",
-        "--dataset",
-        "SEED",
-        "--root",
-        twin,
-        "--out",
-        read_only / "features",
-        "--window-s",
-        1,
-    )
-    assert (
-        run.returncode == 1
-        and str(read_only / "features") in run.stderr
-        and "Read-only" in run.stderr
-        and "Traceback" not in run.stderr
-    )
+    out = read_only / "features"
+    run = emo("features", "--dataset", "SEED", "--root", twin, "--out", out, "--window-s", 1)
+    refused(run, out, "Read-only")
 
 
 def test_a_twin_on_a_full_disk(full):
-    run = emo(
-        "twin",
-        "--dataset",
-        "SEED",
-        "--root",
-        full / "SEED",
-        "--subjects",
-        1,
-        "--seconds-per-trial",
-        4,
-    )
-    assert (
-        run.returncode == 1
-        and str(full / "SEED") in run.stderr
-        and "free" in run.stderr
-        and "Traceback" not in run.stderr
-    )
-    assert not (full / "SEED/TWIN.json").exists() and not [
-        p for p in no_debris(full) if ".tmp" in p.name
-    ]
+    root = full / "SEED"
+    size = ("--subjects", 1, "--seconds-per-trial", 4)
+    run = emo("twin", "--dataset", "SEED", "--root", root, *size)
+    refused(run, root, "free")
+    assert not (root / "TWIN.json").exists()
+    assert temporary_files(full) == []
 
 
 def test_a_file_that_may_not_grow(tmp_path):
@@ -120,4 +98,5 @@ def test_a_file_that_may_not_grow(tmp_path):
             tmp.write_bytes(b"x" * 5000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "result.json" in str(e.value) and list(tmp_path.iterdir()) == []
+    assert "result.json" in str(e.value)
+    assert list(tmp_path.iterdir()) == []

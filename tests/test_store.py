@@ -1,4 +1,7 @@
-"""Fingerprints of files: parallel processes, a cache that nobody can use, files that change at the wrong moment. The lesson stands in notebook 00_store."""
+"""Fingerprints of files: parallel processes, unusable caches, files that change while read.
+
+The functions are explained in nbs/base/30_store.
+"""
 
 import hashlib
 import json
@@ -26,9 +29,12 @@ def sha(content):
 
 def count_reads(monkeypatch):
     calls, digest = [], hashlib.file_digest
-    monkeypatch.setattr(
-        hashlib, "file_digest", lambda f, kind: calls.append(f.name) or digest(f, kind)
-    )
+
+    def counted(f, kind):
+        calls.append(f.name)
+        return digest(f, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
     return calls
 
 
@@ -47,9 +53,9 @@ def test_kept_while_nothing_changes_and_through_links(tmp_path, monkeypatch):
     (tmp_path / "link.mat").symlink_to(a)
     file_fingerprint(a)
     calls = count_reads(monkeypatch)
-    assert (
-        file_fingerprint(a) == file_fingerprint(tmp_path / "link.mat") == sha(b"1") and calls == []
-    )
+    assert file_fingerprint(a) == sha(b"1")
+    assert file_fingerprint(tmp_path / "link.mat") == sha(b"1")
+    assert calls == []
 
 
 def test_same_size_and_same_time_but_other_content(tmp_path):
@@ -81,7 +87,8 @@ def test_a_damaged_note_costs_only_time(note, tmp_path, cache):
     (path,) = cache.rglob("*.json")
     whole = path.read_bytes()
     path.write_bytes(note)
-    assert file_fingerprint(a) == sha(b"1") and path.read_bytes() == whole
+    assert file_fingerprint(a) == sha(b"1")
+    assert path.read_bytes() == whole
 
 
 def test_a_note_that_lies_about_its_form_is_not_believed(tmp_path, cache):
@@ -126,25 +133,28 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_many_processes_at_once(tmp_path, cache):
-    "Four processes name the same twenty files, the cache being empty: all say the same, and no half note or temporary file is left."
+    """Four processes fingerprint the same twenty files with an empty cache.
+
+    They agree, and no incomplete note and no temporary file remains.
+    """
     for i in range(20):
         (tmp_path / f"{i}.mat").write_bytes(bytes([i]) * 200_000)
     code = (
         "import sys, json, emo_lib.base.store as s; s.SETTLED_S = 0.0; from pathlib import Path;"
-        "print(json.dumps([s.file_fingerprint(p) for _ in range(3) for p in sorted(Path(sys.argv[1]).glob('*.mat'))]))"
+        "paths = 3 * sorted(Path(sys.argv[1]).glob('*.mat'));"
+        "print(json.dumps([s.file_fingerprint(p) for p in paths]))"
     )
     running = [
         subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    said = {p.communicate()[0] for p in running}
-    assert {p.returncode for p in running} == {0} and len(said) == 1
-    assert json.loads(said.pop())[:20] == [
-        sha(p.read_bytes()) for p in sorted(tmp_path.glob("*.mat"))
-    ]
-    assert len(list(cache.rglob("*.json"))) == 20 and not [
-        p for p in cache.rglob("*") if ".tmp" in p.name
-    ]
+    outputs = {p.communicate()[0] for p in running}
+    assert {p.returncode for p in running} == {0}
+    assert len(outputs) == 1
+    expected = [sha(p.read_bytes()) for p in sorted(tmp_path.glob("*.mat"))]
+    assert json.loads(outputs.pop())[:20] == expected
+    assert len(list(cache.rglob("*.json"))) == 20
+    assert not [p for p in cache.rglob("*") if ".tmp" in p.name]
 
 
 @pytest.mark.parametrize(
