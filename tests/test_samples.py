@@ -1,0 +1,332 @@
+"""Samples: cut from twins and odd feature sets, and what each kind of sample promises."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from emo_lib.base.facts import META, SPECS, make_features
+from emo_lib.data.datasets import open_dataset
+from emo_lib.samples.samples import SampleSettings, Samples, from_arrays, make_samples
+from emo_lib.twins.twin import write_twin
+
+TRIAL = ["subject", "session", "trial"]
+KINDS = [
+    dict(kind="window"),
+    dict(kind="sequence", length=3),
+    dict(kind="sequence", length=3, stride=2),
+    dict(kind="sequence", length=10, short="pad"),
+    dict(kind="sequence", length=10, short="repeat"),
+    dict(kind="trial", short="pad"),
+    dict(kind="trial", length=4, short="pad"),
+    dict(kind="trial", length=50, short="repeat"),
+    dict(kind="trial", length=4),
+]
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory):
+    "Released DE and eye features of a SEED-V twin: one subject, trials of different lengths."
+    root = tmp_path_factory.mktemp("seed-v")
+    write_twin("SEED-V", root, subjects=1, seed=1)
+    return open_dataset("SEED-V", root).features("de")
+
+
+def cut(features, **settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make_samples(features, **settings)
+
+
+def marked(features):
+    "The same windows, but each value is the number of its window in the table."
+    number = np.arange(features.sizes["window"], dtype="float32")
+    return features.assign(
+        eeg=features.eeg.copy(
+            data=np.broadcast_to(number[:, None, None], features.eeg.shape).copy()
+        ),
+        eye=features.eye.copy(data=np.broadcast_to(number[:, None], features.eye.shape).copy()),
+    )
+
+
+def origin(samples):
+    "int (sample, step): which window of a marked feature set a step is; -1 for padding."
+    return np.where(samples.steps, samples.eye[:, :, 0], -1).astype(int)
+
+
+@pytest.mark.parametrize("settings", KINDS)
+def test_no_sample_crosses_a_trial(twin, settings):
+    samples = cut(marked(twin), modalities=("eeg", "eye"), **settings)
+    rows = origin(samples)
+    assert np.array_equal(np.where(samples.steps, samples.eeg[:, :, 0, 0], -1), rows)
+    for column in META[:-1]:
+        values = twin[column].values[rows]
+        own = samples.meta[column].to_numpy()[:, None]
+        assert ((values == own) | ~samples.steps).all(), column
+    assert (samples.meta.start_s == twin.start_s.values[rows[:, 0]]).all()
+
+
+@pytest.mark.parametrize("settings", KINDS)
+def test_steps_follow_one_another_in_time(twin, settings):
+    samples = cut(marked(twin), modalities=("eye",), **settings)
+    rows = origin(samples)
+    real = samples.steps[:, 1:]
+    gaps = np.diff(rows, axis=1)[real]
+    allowed = {0, 1} if settings.get("short") == "repeat" else {1}
+    assert set(gaps.tolist()) <= allowed
+
+
+@pytest.mark.parametrize("settings", KINDS)
+def test_every_kind_holds_its_contract(twin, settings):
+    samples = cut(twin, modalities=("eeg", "eye"), **settings)
+    n, n_steps = samples.steps.shape
+    assert len(samples) == n
+    assert samples.eeg.shape == (n, n_steps, 62, 5)
+    assert samples.eye.shape == (n, n_steps, 33)
+    assert samples.there.shape == (n, n_steps, 62)
+    assert samples.eeg.dtype == samples.eye.dtype == np.float32
+    assert samples.there.dtype == samples.steps.dtype == bool
+    assert samples.label.dtype == np.int64
+    assert samples.channels == SPECS["SEED-V"].channels
+    assert list(samples.meta) == list(META)
+    assert samples.meta.index.tolist() == list(range(n))
+    assert samples.meta.attrs == twin.attrs
+    assert samples.steps[:, 0].all()
+
+
+def test_padding_is_padding_in_every_field(twin):
+    samples = cut(twin, kind="trial", modalities=("eeg", "eye"), short="pad")
+    padding = ~samples.steps
+    assert padding.any()
+    assert (samples.eeg[padding] == 0).all()
+    assert (samples.eye[padding] == 0).all()
+    assert not samples.there[padding].any()
+    n_windows = pd.DataFrame({c: twin[c].values for c in TRIAL}).groupby(TRIAL).size()
+    assert samples.steps.sum(axis=1).tolist() == n_windows.tolist()
+
+
+def test_a_trial_is_cut_to_the_length(twin):
+    whole = cut(twin, kind="trial", short="pad")
+    shortest = int(whole.steps.sum(axis=1).min())
+    samples = make_samples(twin, "trial", shortest)
+    assert len(samples) == len(whole)
+    assert samples.steps.all()
+    assert np.array_equal(samples.eeg, whole.eeg[:, :shortest])
+
+
+def test_short_trials_are_dropped_padded_or_repeated(twin):
+    n_windows = cut(twin, kind="trial", short="pad").steps.sum(axis=1)
+    length = int(np.sort(n_windows)[5]) + 1
+    n_short = int((n_windows < length).sum())
+    with pytest.warns(UserWarning, match=f"{n_short} of 45 trials are shorter than {length}"):
+        dropped = make_samples(twin, "trial", length)
+    assert len(dropped) == 45 - n_short
+    padded = make_samples(twin, "trial", length, short="pad")
+    repeated = make_samples(twin, "trial", length, short="repeat")
+    assert len(padded) == len(repeated) == 45
+    assert repeated.steps.all()
+    for i in np.flatnonzero(n_windows < length):
+        n = n_windows[i]
+        assert np.array_equal(padded.eeg[i, :n], repeated.eeg[i, :n])
+        assert (repeated.eeg[i, n:] == repeated.eeg[i, n - 1]).all()
+
+
+def test_sequences_agree_with_a_loop(twin):
+    table = pd.DataFrame({c: twin[c].values for c in TRIAL})
+    expected = []
+    for _, rows in table.groupby(TRIAL).indices.items():
+        expected += [rows[start : start + 5] for start in range(0, len(rows) - 4, 3)]
+    samples = cut(twin, kind="sequence", length=5, stride=3)
+    assert np.array_equal(samples.eeg, twin.eeg.values[np.array(expected)])
+
+
+def test_windows_share_the_memory_of_the_feature_set(twin):
+    assert np.shares_memory(make_samples(twin).eeg, twin.eeg.values)
+
+
+def test_the_order_of_windows_in_the_file_is_free(twin):
+    order = np.random.default_rng(0).permutation(twin.sizes["window"])
+    straight = cut(twin, kind="trial", short="pad")
+    mixed = cut(twin.isel(window=order), kind="trial", short="pad")
+    key = mixed.meta.sort_values(TRIAL).index.to_numpy()
+    assert np.array_equal(mixed.eeg[key], straight.eeg)
+
+
+def small(n_windows=(4, 3), **more):
+    rows = [
+        dict(subject="A", session=1, trial=t, clip=t, label=t % 2, start_s=float(w))
+        for t, n in enumerate(n_windows, 1)
+        for w in range(n)
+    ]
+    named = dict(
+        dataset="toy", feature="de", window_s=1.0, provenance="synthetic", classes=["a", "b"]
+    )
+    eeg = np.random.default_rng(0).normal(size=(len(rows), 3, 2))
+    return make_features(eeg, pd.DataFrame(rows), ["x", "y", "z"], ["p", "q"], **(named | more))
+
+
+def test_channels_without_a_grid_cell_are_left_out():
+    features = small(cell=["FP1", None, "FP2"])
+    samples = make_samples(features)
+    assert samples.channels == ("FP1", "FP2")
+    assert np.array_equal(samples.eeg[:, 0], features.eeg.values[:, [0, 2]])
+    with pytest.raises(ValueError, match="expected channels with a place on the grid"):
+        make_samples(small(cell=[None, None, None]))
+
+
+def test_without_cells_the_channels_have_their_own_names():
+    assert make_samples(small()).channels == ("x", "y", "z")
+
+
+def test_eye_without_eeg():
+    features = small(eye=np.ones((7, 2)), eye_names=["pupil", "blink"])
+    samples = make_samples(features, "sequence", 3, modalities=("eye",))
+    assert samples.eeg is None
+    assert samples.there is None
+    assert samples.channels == ()
+    assert samples.eye.shape == (3, 3, 2)
+    with pytest.raises(ValueError, match="expected samples with EEG, found eye movements only"):
+        samples.as_windows()
+
+
+def test_indexing():
+    samples = make_samples(small())
+    for rows in ([4, 1], np.array([4, 1]), (np.array([4, 1]), ...)):
+        part = samples[rows]
+        assert part.label.tolist() == [0, 1]
+        assert part.meta.index.tolist() == [0, 1]
+        assert np.array_equal(part.eeg, samples.eeg[[4, 1]])
+    assert np.shares_memory(samples[2:4].eeg, samples.eeg)
+    assert len(samples[samples.meta.label == 0]) == 3
+    assert len(samples[[]]) == 0
+    with pytest.raises(TypeError, match="row numbers, a mask or a slice, found 2"):
+        samples[2]
+    with pytest.raises(IndexError):
+        samples[[99]]
+    with pytest.raises(IndexError):
+        samples[np.ones(3, bool)]
+
+
+def test_samples_without_labels():
+    samples = make_samples(small())
+    bare = samples.without_labels()
+    assert set(bare.label) == {-1}
+    assert bare.meta.attrs == samples.meta.attrs
+    assert samples.label.tolist() == [1, 1, 1, 1, 0, 0, 0]
+    assert bare.eeg is samples.eeg
+
+
+def test_samples_are_frozen_and_consistent():
+    samples = make_samples(small())
+    with pytest.raises(AttributeError):
+        samples.eeg = None
+    with pytest.raises(ValueError, match="found neither") as caught:
+        Samples(None, None, None, samples.steps, samples.meta[:3])
+    assert "meta: expected 7 rows, found 3" in str(caught.value)
+    with pytest.raises(ValueError, match=r"there: expected \(7, 1, 3\), found None"):
+        Samples(samples.eeg, None, None, samples.steps, samples.meta, samples.channels)
+
+
+def test_arrays():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 62, 4))
+    valid = rng.random((5, 62)) > 0.5
+    samples = from_arrays(x, np.arange(5), valid)
+    again, there = samples.as_windows()
+    assert np.array_equal(again, x.astype("float32"))
+    assert np.array_equal(there, valid)
+    assert samples.label.tolist() == list(range(5))
+    one = from_arrays(x[:, None, :3], valid=valid[0, :3], channels=("FP1", "FPZ", "FP2"))
+    assert one.there[:, 0].tolist() == [valid[0, :3].tolist()] * 5
+    for call, words in (
+        (lambda: from_arrays(x[0]), "expected X of shape"),
+        (lambda: from_arrays(x[:, :3]), "expected 62 channels, found 3"),
+        (lambda: from_arrays(x, [1, 2]), "expected 5 labels, one per sample"),
+        (lambda: from_arrays(x, valid=valid * 1), "expected valid to be bool"),
+        (lambda: from_arrays(x, valid=valid[:2]), "expected valid of shape"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+@pytest.mark.parametrize("short", ["drop", "pad", "repeat"])
+def test_a_sequence_longer_than_every_trial_is_refused(short):
+    with pytest.raises(ValueError, match="length: expected at most 4 windows, the longest trial"):
+        make_samples(small(), "sequence", 5, short=short)
+    with pytest.raises(ValueError, match="found 10"):
+        make_samples(small(), "trial", 10)
+    assert make_samples(small(), "trial", 10, short="pad").steps.sum() == 7
+
+
+def test_a_modality_that_the_data_set_lacks_is_refused():
+    with pytest.raises(ValueError, match="found eeg in the features of toy; leave eye out"):
+        make_samples(small(), modalities=("eeg", "eye"))
+    features = small(eye_note="left out: there is none for subject 2 session 1")
+    with pytest.raises(ValueError, match="none for subject 2 session 1"):
+        make_samples(features, modalities=("eye",))
+
+
+@pytest.mark.parametrize("name", ["dataset", "feature", "window_s", "provenance", "classes"])
+def test_features_must_say_what_they_are(name):
+    features = small()
+    del features.attrs[name]
+    with pytest.raises(ValueError, match=f"expected features with the attributes {name}, found"):
+        make_samples(features)
+
+
+def test_features_without_coordinates_or_windows_are_refused():
+    with pytest.raises(ValueError, match="found no trial, start_s"):
+        make_samples(small().drop_vars(["trial", "start_s"]))
+    with pytest.raises(ValueError, match="expected windows, found none"):
+        make_samples(small().isel(window=slice(0)))
+
+
+def test_holes_doubles_and_two_labels_are_refused_where_time_counts():
+    features = small()
+    hole = features.isel(window=[0, 1, 3, 4, 5, 6])
+    double = features.isel(window=[0, 1, 1, 2, 3, 4, 5, 6])
+    labels = features.assign_coords(label=("window", [0, 0, 1, 1, 0, 0, 0]))
+    for changed, words in (
+        (hole, "subject A, session 1, trial 1: expected windows at even distances, found 1 to 2"),
+        (double, "subject A, session 1, trial 1: .* found 0 to 1 s"),
+        (labels, "subject A, session 1, trial 1: expected one label, found 0, 1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make_samples(changed, "sequence", 2)
+        assert len(make_samples(changed)) == changed.sizes["window"]
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (dict(kind="clip"), "kind: expected 'window', 'sequence' or 'trial', found 'clip'"),
+        (dict(kind="sequence"), "length: expected the number of windows in a sequence, found None"),
+        (dict(kind="sequence", length=0), "length: expected at least 1, found 0"),
+        (dict(kind="sequence", length=True), "length: expected a whole number, found True"),
+        (dict(kind="window", length=3), "length: expected 1 for kind 'window', found 3"),
+        (dict(kind="trial", stride=2), "stride: expected 1 for kind 'trial', found 2"),
+        (dict(modalities=()), "modalities: expected at least 1 entries"),
+        (dict(modalities=("eeg", "eeg")), "modalities: expected each modality once"),
+        (dict(modalities=("ecg",)), "expected 'eeg' or 'eye', found 'ecg'"),
+        (dict(short="cut"), "short: expected 'drop', 'pad' or 'repeat', found 'cut'"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        make_samples(small(), **settings)
+    with pytest.raises(ValidationError):
+        SampleSettings(**settings)
+
+
+def test_settings_come_from_a_configuration_and_go_back():
+    settings = SampleSettings(
+        **json.loads('{"kind": "sequence", "length": 3, "modalities": ["eeg"]}')
+    )
+    assert settings == SampleSettings(kind="sequence", length=3)
+    samples = make_samples(small(), **settings.model_dump())
+    assert samples.steps.shape == (3, 3)
+    assert SampleSettings(**settings.model_dump(mode="json")) == settings
+    assert len({settings, SampleSettings(kind="sequence", length=3)}) == 1
