@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from emo_lib.base.facts import META, SPECS, make_features
 from emo_lib.data.datasets import open_dataset
-from emo_lib.samples.samples import SampleSettings, Samples, from_arrays, make_samples
+from emo_lib.samples.samples import Samples, SampleSettings, from_arrays, make_samples
 from emo_lib.twins.twin import write_twin
 
 TRIAL = ["subject", "session", "trial"]
