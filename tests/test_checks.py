@@ -1,4 +1,7 @@
-"""Data that cannot be what they say: every fault is planted in a twin and must be found, named, and nothing else; a sound twin must pass. The lesson stands in notebook 08_checks."""
+"""Checks of whole downloads: faults are planted in a twin and must be the only ones reported.
+
+The checks are explained in nbs/data/77_value_checks, 78_identity_checks and 80_checks.
+"""
 
 import json
 import os
@@ -15,19 +18,11 @@ import scipy.io
 from emo_lib.base.facts import SPECS, Recording
 from emo_lib.base.store import same_content
 from emo_lib.data.bids import write_recording
-from emo_lib.data.checks import (
-    check,
-    check_duplicates,
-    check_labels,
-    look,
-    looks_of,
-    raw_signals,
-    signal_faults,
-    text_orders,
-    told,
-)
+from emo_lib.data.checks import check, check_labels
 from emo_lib.data.cnt import write_cnt
 from emo_lib.data.datasets import examine, make_reader, verify
+from emo_lib.data.identity_checks import check_duplicates, describe_renumbering, text_orders
+from emo_lib.data.value_checks import look, looks_of, raw_signals, signal_faults
 from emo_lib.twins.twin import write_twin
 
 STEMS = SPECS["SEED"].file_stems
@@ -36,7 +31,7 @@ rng = np.random.default_rng(0)
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    "SEED with 12 subjects and trials of 4 s: enough subjects for an order of text."
+    "SEED with 12 subjects and trials of 4 s: enough subjects for a text order."
     root = tmp_path_factory.mktemp("many") / "SEED"
     write_twin(
         "SEED",
@@ -59,7 +54,7 @@ def faced(tmp_path_factory):
 
 
 def linked(root, tmp_path):
-    "A copy of a twin that costs no space: files are links, so they are replaced and never written in."
+    "A copy of a twin that costs no space: files are links, so replace them, never write in them."
     return Path(shutil.copytree(root, tmp_path / root.name, copy_function=os.link))
 
 
@@ -109,7 +104,7 @@ def rename(folder, names):
     ],
 )
 def test_a_sound_twin_passes(name, kw, tmp_path):
-    "Also one whose subjects are all alike, where no session can be told from another."
+    "Also one whose subjects are all alike, where no session can be distinguished."
     write_twin(name, tmp_path / name, subjects=2, seconds_per_trial=12, seed=3, **kw)
     table, problems, report = examine(name, tmp_path / name)
     looked = {r["check"]: r["looked_at"] for r in report}
@@ -138,7 +133,7 @@ def test_real_eeg_passes():
 # ---- subjects sorted as text
 
 
-def test_orders_of_text():
+def test_text_orders():
     assert list(text_orders(range(1, 16))["names like 1_2013.mat"].values()) == [
         *range(10, 16),
         *range(1, 10),
@@ -155,13 +150,13 @@ def test_orders_of_text():
         f"{s}.mat" for s in range(123)
     )
     assert (
-        "exactly" not in told({1: 2, 2: 1}, [range(1, 16)])
-        and told({1: 2, 2: 1}, [range(1, 16)]) == "1 holds 2, 2 holds 1"
+        "exactly" not in describe_renumbering({1: 2, 2: 1}, [range(1, 16)])
+        and describe_renumbering({1: 2, 2: 1}, [range(1, 16)]) == "1 holds 2, 2 holds 1"
     )
 
 
 def renumber(root, order, folders=("Preprocessed_EEG", "ExtractedFeatures")):
-    "What a loop over sorted names does: subject `new` gets the files of subject `old`, dates and all. order: {new: old}."
+    "Give subject `new` the files of subject `old`, dates included; order is {new: old}."
     for f in folders:
         rename(
             root / f,
@@ -209,7 +204,7 @@ def test_unknown_dates_are_no_fault(seed):
 
 @pytest.mark.parametrize("guilty", ["EEG_Features", "Processed_data"])
 def test_one_folder_renumbered_in_the_order_of_text(guilty, faced, tmp_path):
-    "No date stands in these names: the data themselves must tell, and in which folder."
+    "These names have no dates: the data must show it, and in which folder."
     root = linked(faced, tmp_path)
     order = dict(zip(range(12), sorted(range(12), key=str)))
     suffix = ".pkl.pkl" if guilty == "EEG_Features" else ".pkl"
@@ -267,7 +262,7 @@ def test_a_copy_under_another_subjects_name(seed):
 
 @pytest.mark.parametrize("who, session", [(1, 2), (5, 1)])
 def test_a_copy_that_was_saved_again_is_still_a_copy(seed, who, session):
-    "The header of a MATLAB file holds the time of writing, so the bytes differ and the numbers do not."
+    "The header of a MATLAB file has the time of writing: the bytes differ, the numbers do not."
     data = {
         k: v for k, v in scipy.io.loadmat(signals(seed, 1, 1)).items() if not k.startswith("__")
     }
@@ -408,7 +403,7 @@ def test_a_file_that_cannot_be_read_gives_no_look(seed):
     whole = source.path.read_bytes()
     source.path.unlink()
     source.path.write_bytes(whole[: len(whole) // 2])
-    assert looks_of(ds, "signals", source, source.sessions[0]) == []
+    assert looks_of(ds, source, source.sessions[0]) == []
 
 
 # ---- released values, lengths, classes
@@ -429,7 +424,7 @@ def test_eyes_that_never_move(tmp_path):
 
 
 def test_trials_of_another_length_than_published(seed):
-    "Signals and features of a session agree with each other, and not with what is known of its clips."
+    "Signals and features agree with each other, but not with the published lengths."
     change(signals(seed, 8, 1), lambda x: np.concatenate([x, x[:, :400]], 1))
     change(features(seed, 8, 1), lambda x: np.concatenate([x, x[:, :2]], 1))
     problems = verify("SEED", seed)[1]
