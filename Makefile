@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.11 or newer and make, nothing else: they install into .venv first.
+# Every target needs Python 3.11 or newer and make, nothing else: it installs into .venv first.
 PYTHON ?= python3
 VENV   ?= .venv
 CONFIG ?= workflow/config/demo.yaml
@@ -7,16 +7,17 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 DONE   := $(VENV)/.installed
 
-.PHONY: help install demo grid plan test lab bench nbs clean
+.PHONY: help install demo grid plan test test-fast lab bench nbs clean
 help:
-	@echo "make demo   twins, features, every model, Tables II and III, Figures 3 to 7 (11 minutes on two idle cores, after installation)"
-	@echo "make grid CONFIG=workflow/config/paper.yaml    the same for another configuration"
-	@echo "make plan CONFIG=workflow/config/paper.yaml    its jobs, and an estimate of the hours on this machine"
-	@echo "make test   every notebook and every test"
-	@echo "make lab    JupyterLab on the walkthroughs"
-	@echo "make bench  run the benchmark notebooks and print their tables"
-	@echo "make nbs    export, execute and clean the notebooks after editing them"
-	@echo "make clean  remove runs, twins and caches (the installation stays)"
+	@echo "make demo       twins, features, seven models, the MSMAE paper's tables and figures (9 minutes on two idle cores, after installation)"
+	@echo "make grid CONFIG=workflow/config/msmae.yaml    the same for another configuration"
+	@echo "make plan CONFIG=workflow/config/msmae.yaml    its jobs, and an estimate of the hours on this machine"
+	@echo "make test       every notebook and every test, the style included"
+	@echo "make test-fast  the tests without notebooks and without the grid"
+	@echo "make lab        JupyterLab"
+	@echo "make bench      run the benchmark notebooks and print their tables"
+	@echo "make nbs        format, export, execute and clean the notebooks after editing them"
+	@echo "make clean      remove runs, twins and caches (the installation stays)"
 
 install: $(DONE)
 $(DONE): requirements.lock settings.ini setup.py
@@ -29,25 +30,29 @@ $(DONE): requirements.lock settings.ini setup.py
 demo: grid
 grid: $(DONE)
 	snakemake --cores $(CORES) --configfile $(CONFIG)
-	@cat reports/$$(sed -n 's/^name: *//p' $(CONFIG))/table2.md
+	@cat reports/$$(sed -n 's/^name: *//p' $(CONFIG))/*.table2.md
 
 plan: $(DONE)
 	emo plan $(CONFIG) --cores $(CORES)
 
 test: $(DONE)
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadscope
+
+test-fast: $(DONE)
+	python -m pytest --numprocesses 2 --dist loadscope tests -m "not slow"
 
 lab: $(DONE)
-	jupyter lab nbs
+	jupyter lab
 
 bench: $(DONE)
 	for book in nbs/bench/*.ipynb; do jupyter execute --inplace --timeout=3600 $$book && nbdev_clean --fname $$book && python scripts/show_output.py $$book || exit 1; done
 
 nbs: $(DONE)
+	ruff check --fix --select I . && ruff format .
 	nbdev_export
 	python scripts/execute.py
 	nbdev_clean
 	python scripts/readme.py
 
 clean:
-	rm -rf runs data/twins .snakemake .pytest_cache
+	rm -rf runs data/twins .snakemake .pytest_cache .ruff_cache

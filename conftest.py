@@ -1,4 +1,7 @@
-"""Every notebook is one pytest item, run top to bottom in a fresh process; nbs/jobs is run by papermill in test_grid.py, nbs/bench by `make bench`."""
+"""Every notebook is one pytest item, run top to bottom in a fresh process.
+
+nbs/jobs is run by papermill in test_grid.py, nbs/bench by `make bench`.
+"""
 
 import os
 import subprocess
@@ -9,24 +12,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent
-os.environ.setdefault(
-    "EMO_CACHE", str(Path(tempfile.gettempdir()) / "emo_lib-tests")
-)  # fingerprints of test files stay out of the user's cache
-RUN = "import sys; from pathlib import Path; from nbdev.test import test_nb; ok, s = test_nb(Path(sys.argv[1])); sys.exit(not ok)"
+# two workers share two cores; set before torch and numpy are imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# fingerprints of test files stay out of the user's cache
+os.environ.setdefault("EMO_CACHE", str(Path(tempfile.gettempdir()) / "emo_lib-tests"))
+RUN = """
+import sys
+from pathlib import Path
+from nbdev.test import test_nb
+passed, seconds = test_nb(Path(sys.argv[1]))
+sys.exit(not passed)
+"""
 
 
 class Notebook(pytest.Item):
-    "One notebook; a failure shows the notebook's own traceback."
+    """One notebook; a failure shows the notebook's own traceback."""
 
     def runtest(self):
-        env = {**os.environ, "OMP_NUM_THREADS": "2"}
-        done = subprocess.run(
-            [sys.executable, "-c", RUN, str(self.path)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env=env,
-        )
+        line = [sys.executable, "-c", RUN, str(self.path)]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
         if done.returncode:
             raise AssertionError(done.stderr[-6000:] or done.stdout[-6000:])
 
@@ -34,19 +38,19 @@ class Notebook(pytest.Item):
         return str(excinfo.value)
 
     def reportinfo(self):
-        return self.path, 0, f"notebook {self.path.name}"
+        return self.path, 0, f"notebook {self.path.relative_to(ROOT)}"
 
 
 class NotebookFile(pytest.File):
-    "The collector of one notebook."
+    """The collector of one notebook."""
 
     def collect(self):
         yield Notebook.from_parent(self, name=self.path.stem)
 
 
 def pytest_collect_file(parent, file_path):
-    wanted = file_path.suffix == ".ipynb" and ".ipynb_checkpoints" not in file_path.parts
-    if wanted and file_path.parent.name not in ("jobs", "bench"):
+    is_notebook = file_path.suffix == ".ipynb"
+    if is_notebook and not {"jobs", "bench", ".ipynb_checkpoints"} & set(file_path.parts):
         return NotebookFile.from_parent(parent, path=file_path)
 
 
