@@ -10,7 +10,6 @@ import pytest
 from scipy import stats
 from test_tables import cell, result
 
-from emo_lib.base.montage import CHANNELS
 from emo_lib.report.figures import (
     fig3,
     fig5,
@@ -29,7 +28,6 @@ from emo_lib.run.embedding import (
     scale01,
     silhouette,
     tsne,
-    turned,
 )
 from emo_lib.run.views import (
     ViewSpec,
@@ -208,17 +206,6 @@ def test_a_bad_electrode_holds_no_brain():
     )
     E = true_effects(CFG, subject, session)
     assert (E[:, bad] == 0).all() and (np.delete(E, bad, 1).max(0) > 0).all()
-
-
-def test_a_turn_of_the_head_keeps_neighbours():
-    from emo_lib.twins.brain import directions
-
-    D = directions(CHANNELS)
-    index = turned(D, 200, np.random.default_rng(0))
-    assert index.shape == (200, 62) and index.min() >= 0 and index.max() < 62
-    near = (D @ D.T > 0.9) & ~np.eye(62, dtype=bool)
-    i, j = np.nonzero(near)
-    assert np.mean((D[index[:, i]] * D[index[:, j]]).sum(-1)) > 0.85, "neighbours stay neighbours"
 
 
 def test_numbers_by_hand():
