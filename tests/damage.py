@@ -1,4 +1,4 @@
-"""What the tests of damaged downloads share: writing and spoiling .mat files, and reading what a reader says of them."""
+"""Helpers of the tests of damaged downloads: .mat files, and the problems a reader reports."""
 
 import pytest
 import scipy.io
@@ -19,10 +19,9 @@ def contents(path):
 
 
 def complete(problems):
-    "`problems`, each of which must say where, what was expected, what was found and what to do, and none of which may stand there twice."
-    assert all(p.path and p.expected and p.found and p.fix for p in problems) and len(
-        set(problems)
-    ) == len(problems)
+    "`problems`, after a check that each has all four parts and none is repeated."
+    assert all(p.path and p.expected and p.found and p.fix for p in problems)
+    assert len(set(problems)) == len(problems)
     return problems
 
 
@@ -32,7 +31,7 @@ def single(problems):
 
 
 def refusal(name, root, **kw):
-    "The problems with which strict opening refuses; the message holds a line for each."
+    "The problems with which strict opening refuses; the message has a line for each."
     with pytest.raises(LayoutError) as e:
         open_dataset(name, root, **kw)
     assert all(str(p) in str(e.value) for p in e.value.problems)

@@ -1,4 +1,4 @@
-"""BIDS folders: what a user sees when something is wrong, and the real headband recordings where they are to be had (EMO_BIDS_REAL)."""
+"""BIDS folders: refusals, formats, and real headband recordings where EMO_BIDS_REAL names them."""
 
 import json
 import os
@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from bids_writer import write_recording
 
-from emo_lib.data.bids import BidsReader, write_recording
+from emo_lib.data import bids
+from emo_lib.data.bids import BidsReader
 from emo_lib.data.datasets import LayoutError, open_dataset, verify
 
 NAMES, RATE = ["F3", "F4", "Cz", "O1", "AF7"], 128
+RECORDINGS = [(s, t, r) for s in ("01", "02") for t in ("1", "2", "3") for r in ("01", "02")]
 EVENTS = pd.DataFrame(dict(onset=[1.0, 4.0, 7.0], duration=2.0, trial_type=["sad", "happy", "sad"]))
 
 
@@ -28,9 +31,7 @@ def record(root, subject="01", session="1", run="01", seconds=10, seed=0, **kw):
 def root(tmp_path):
     "SYNTHETIC: two subjects, three sessions, two runs of three trials each."
     root = tmp_path / "bids"
-    for i, (s, t, r) in enumerate(
-        (s, t, r) for s in ("01", "02") for t in ("1", "2", "3") for r in ("01", "02")
-    ):
+    for i, (s, t, r) in enumerate(RECORDINGS):
         record(root, s, t, r, seed=i)
     return root
 
@@ -221,9 +222,7 @@ def test_nan_is_found(root):
 
 
 def test_electrode_that_nobody_knows(root):
-    for i, (s, t, r) in enumerate(
-        (s, t, r) for s in ("01", "02") for t in ("1", "2", "3") for r in ("01", "02")
-    ):
+    for s, t, r in RECORDINGS:
         record(root, s, t, r, channels=NAMES[:4] + ["Q17"])
     assert any("Q17" in p.found for p in verify("BIDS", root)[1])
     assert "Q17" not in open_dataset("BIDS", root, exclude=("Q17",)).cells
@@ -263,10 +262,13 @@ def test_short_trials_are_left_out_and_numbers_stay(root):
 
 
 def test_one_recording_at_a_time(root, monkeypatch):
-    from emo_lib.readers import bids
+    opened, real_open = [], bids.open_recording
 
-    opened, real_open = [], bids._open
-    monkeypatch.setattr(bids, "_open", lambda r: opened.append(r.file.name) or real_open(r))
+    def counted(recording):
+        opened.append(recording.file.name)
+        return real_open(recording)
+
+    monkeypatch.setattr(bids, "open_recording", counted)
     ds = open_dataset("BIDS", root)
     trials = ds.trials()
     assert opened == []  # nothing is opened before the first trial is asked for
@@ -283,7 +285,9 @@ def test_one_recording_at_a_time(root, monkeypatch):
 def write_edf(path, x, names, rate):
     "EDF by hand: (channel, time) in microvolts, one record a second, 0.01 microvolt a step."
     n, seconds = len(names), x.shape[1] // rate
-    pad = lambda text, width: str(text).ljust(width)[:width]
+    start = "01.01.2000.00.00"
+    patient = [("0", 8), ("X X X X", 80), ("Startdate X X X X", 80), (start, 16)]
+    sizes = [(256 * (n + 1), 8), ("", 44), (seconds, 8), (1, 8), (n, 4)]
     columns = [
         (names, 16),
         ([""] * n, 80),
@@ -296,22 +300,10 @@ def write_edf(path, x, names, rate):
         ([rate] * n, 8),
         ([""] * n, 32),
     ]
-    head = (
-        pad("0", 8)
-        + pad("X X X X", 80)
-        + pad("Startdate X X X X", 80)
-        + "01.01.2000.00.00"
-        + pad(256 * (n + 1), 8)
-        + pad("", 44)
-        + pad(seconds, 8)
-        + pad(1, 8)
-        + pad(n, 4)
-    )
-    head += "".join(pad(v, width) for values, width in columns for v in values)
-    path.write_bytes(
-        head.encode("ascii")
-        + np.round(x * 100).astype("<i2").reshape(n, seconds, rate).swapaxes(0, 1).tobytes()
-    )
+    fields = patient + sizes + [(v, width) for values, width in columns for v in values]
+    header = "".join(str(value).ljust(width)[:width] for value, width in fields)
+    samples = np.round(x * 100).astype("<i2").reshape(n, seconds, rate).swapaxes(0, 1)
+    path.write_bytes(header.encode("ascii") + samples.tobytes())
 
 
 def write_set(path, x, names, rate):

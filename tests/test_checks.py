@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+from bids_writer import write_recording
 
 from emo_lib.base.facts import SPECS, Recording
 from emo_lib.base.store import same_content
-from emo_lib.data.bids import write_recording
 from emo_lib.data.checks import check, check_labels
 from emo_lib.data.cnt import write_cnt
 from emo_lib.data.datasets import examine, make_reader, verify
