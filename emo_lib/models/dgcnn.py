@@ -6,14 +6,16 @@
 __all__ = ['SCALES', 'normalised', 'chebyshev', 'GraphFilter', 'xavier', 'DGCNNNet', 'training_moments', 'scaled', 'DGCNN']
 
 # %% ../../nbs/models/60_dgcnn.ipynb #c586116c
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..base.montage import CHANNELS
+from ..base.parameters import Count
 from ..signals.images import minmax
-from ..training.training import TRAINING_LIMITS, NetworkClassifier, one_of, whole
+from ..training.estimator import NetworkClassifier
 
 # %% ../../nbs/models/60_dgcnn.ipynb #8c2341a6
 def normalised(A, eps=1e-10):
@@ -100,60 +102,41 @@ def scaled(X, valid, scale, moments=None):
 
 # %% ../../nbs/models/60_dgcnn.ipynb #d353b165
 class DGCNN(NetworkClassifier):
-    """DGCNN as a scikit-learn classifier for X (window, channel, band); the graph's nodes are `channels`, in that order.
+    """DGCNN as a scikit-learn classifier; the nodes of the graph are `channels`, in that order.
 
-    hidden, fc, order : as in DGCNNNet; scale : "sample", "band" or "standard"; the rest as in `emo_lib.training.training.train`
-    After fit: net_, history_, classes_. Errors: ValueError for bad input or impossible parameters, TypeError for unknown ones.
+    Parameters
+    ----------
+    hidden, fc, order : int
+        See DGCNNNet.
+    scale : "sample", "band" or "standard"
     """
 
-    LIMITS = TRAINING_LIMITS | {
-        "hidden": whole(1),
-        "fc": whole(1),
-        "order": whole(1),
-        "scale": one_of(*SCALES),
-    }
+    name, title = "dgcnn", "DGCNN"
+    reference = "Song et al., EEG emotion recognition using dynamical graph CNN, 2018"
+    small = dict(epochs=2)
+    must_match = (*NetworkClassifier.must_match, "scale")
 
-    def __init__(
-        self,
-        n_classes,
-        channels=CHANNELS,
-        *,
-        hidden=32,
-        fc=64,
-        order=2,
-        scale="sample",
-        epochs=50,
-        batch_size=32,
-        lr=1e-3,
-        optimizer="adamw",
-        momentum=0.9,
-        weight_decay=0.01,
-        clip=None,
-        patience=None,
-        seed=0,
-        precision="float32",
-        device="auto",
-        progress=False,
-    ):
-        self._set(locals())
+    hidden: Count = 32
+    fc: Count = 64
+    order: Count = 2
+    scale: Literal[SCALES] = "sample"
+    optimizer = "adamw"
+    weight_decay = 0.01
 
-    def _start(self, X, y=None, valid=None):
-        """The checks before training, then the training moments if the scale needs them. Returns X, y, valid."""
-        X, y, valid = super()._start(X, y, valid)
+    def make_net(self, n_bands, n_eye=0):
+        """With scale "standard" the training moments are a buffer, so that a saved model has them."""
+        n_channels = len(self.channels)
+        net = DGCNNNet(n_channels, n_bands, self.n_classes, self.hidden, self.fc, self.order)
         if self.scale == "standard":
-            self._moments = training_moments(X, valid)
-        return X, y, valid
-
-    def _build(self):
-        """The network; with scale="standard" the training moments travel in it, so that a saved model has them."""
-        net = DGCNNNet(
-            len(self.channels), self.n_bands_, self.n_classes, self.hidden, self.fc, self.order
-        )
-        moments = self.__dict__.pop("_moments", np.ones((2, len(self.channels), self.n_bands_)))
-        if self.scale == "standard":
-            net.register_buffer("moments", torch.as_tensor(np.stack(moments), dtype=torch.float32))
+            net.register_buffer("moments", torch.ones(2, n_channels, n_bands))
         return net
 
-    def _prepare(self, X, valid):
+    def set_statistics(self, net, train):
+        if self.scale == "standard":
+            moments = np.stack(training_moments(*train.as_windows()))
+            net.moments.copy_(torch.as_tensor(moments, dtype=torch.float32))
+
+    def prepare(self, samples):
+        X, valid = samples.as_windows()
         moments = self.net_.moments.cpu().numpy() if self.scale == "standard" else None
         return scaled(X, valid, self.scale, moments), valid.astype(np.float32)

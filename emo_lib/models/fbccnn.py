@@ -8,9 +8,8 @@ __all__ = ['FILTERS', 'NEURONS', 'conv_block', 'narrowed', 'FBCCNNNet', 'FBCCNN'
 # %% ../../nbs/models/40_fbccnn.ipynb #93ab27d9
 from torch import nn
 
-from ..base.montage import CHANNELS
+from ..base.parameters import Positive
 from .vit import ImageClassifier
-from ..training.training import number
 
 # %% ../../nbs/models/40_fbccnn.ipynb #b8a72c60
 def conv_block(inputs, filters):
@@ -53,35 +52,20 @@ class FBCCNNNet(nn.Module):
 
 # %% ../../nbs/models/40_fbccnn.ipynb #d56de363
 class FBCCNN(ImageClassifier):
-    """FBCCNN as a scikit-learn classifier for X (n, channel, band).
+    """FBCCNN as a scikit-learn classifier.
 
-    width : above 0, multiplies all filters and neurons, 1 = TorchEEG; scale : "sample" or "band"; the rest as in `emo_lib.training.training.train`
-    After fit: net_, history_, classes_. Errors: ValueError for bad input or impossible parameters, TypeError for unknown ones.
+    Parameters
+    ----------
+    width : float
+        Multiplies all filters and neurons; 1: TorchEEG's.
+    scale : "sample" or "band"
     """
 
-    LIMITS = ImageClassifier.LIMITS | {"width": number("a number above 0", lambda v: v > 0)}
+    name, title = "fbccnn", "FBCCNN"
+    reference = "Pan and Zheng, Emotion recognition based on EEG using GAN and CNN, 2021"
+    small = dict(epochs=2, width=0.05)
 
-    def __init__(
-        self,
-        n_classes,
-        channels=CHANNELS,
-        *,
-        width=1.0,
-        scale="sample",
-        epochs=50,
-        batch_size=32,
-        lr=1e-3,
-        optimizer="adamw",
-        momentum=0.9,
-        weight_decay=0.01,
-        clip=None,
-        patience=None,
-        seed=0,
-        precision="float32",
-        device="auto",
-        progress=False,
-    ):
-        self._set(locals())
+    width: Positive = 1.0
 
-    def _build(self):
-        return FBCCNNNet(self.n_bands_, self.n_classes, self.width)
+    def make_net(self, n_bands, n_eye=0):
+        return FBCCNNNet(n_bands, self.n_classes, self.width)

@@ -9,10 +9,9 @@ __all__ = ['MAPS', 'separable', 'Inception', 'STNetNet', 'STNet']
 from torch import nn
 from torch.nn import functional as F
 
-from ..base.montage import CHANNELS
+from ..base.parameters import Positive, Share
 from .fbccnn import narrowed
 from .vit import ImageClassifier
-from ..training.training import number
 
 # %% ../../nbs/models/50_stnet.ipynb #011e45ab
 def separable(inputs, maps):
@@ -67,39 +66,22 @@ class STNetNet(nn.Module):
 
 # %% ../../nbs/models/50_stnet.ipynb #118c51fd
 class STNet(ImageClassifier):
-    """STNet as a scikit-learn classifier for X (n, channel, band).
+    """STNet as a scikit-learn classifier.
 
-    width : above 0, multiplies all maps and neurons, 1 = TorchEEG; dropout : in [0, 1); scale : "sample" or "band"; the rest as in `emo_lib.training.training.train`
-    After fit: net_, history_, classes_. Errors: ValueError for bad input or impossible parameters, TypeError for unknown ones.
+    Parameters
+    ----------
+    width : float
+        Multiplies all maps and neurons; 1: TorchEEG's.
+    dropout : float
+    scale : "sample" or "band"
     """
 
-    LIMITS = ImageClassifier.LIMITS | {
-        "width": number("a number above 0", lambda v: v > 0),
-        "dropout": number("a number in [0, 1)", lambda v: 0 <= v < 1),
-    }
+    name, title = "stnet", "STNet"
+    reference = "Zhang, Zhong, Liu, GANSER: a self-supervised data augmentation framework, 2022"
+    small = dict(epochs=2, width=0.05)
 
-    def __init__(
-        self,
-        n_classes,
-        channels=CHANNELS,
-        *,
-        width=1.0,
-        dropout=0.2,
-        scale="sample",
-        epochs=50,
-        batch_size=32,
-        lr=1e-3,
-        optimizer="adamw",
-        momentum=0.9,
-        weight_decay=0.01,
-        clip=None,
-        patience=None,
-        seed=0,
-        precision="float32",
-        device="auto",
-        progress=False,
-    ):
-        self._set(locals())
+    width: Positive = 1.0
+    dropout: Share = 0.2
 
-    def _build(self):
-        return STNetNet(self.n_bands_, self.n_classes, self.width, self.dropout)
+    def make_net(self, n_bands, n_eye=0):
+        return STNetNet(n_bands, self.n_classes, self.width, self.dropout)

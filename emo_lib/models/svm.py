@@ -6,22 +6,15 @@
 __all__ = ['as_rows', 'standardise', 'distances', 'LinearSVM', 'fit_scaler']
 
 # %% ../../nbs/models/20_svm.ipynb #7a06b476
+from typing import Any
+
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from sklearn.utils.validation import check_is_fitted
 
-from ..base.montage import CHANNELS
-from emo_lib.training.training import (
-    HyperParameters,
-    check_features,
-    check_labels,
-    check_val,
-    number,
-    whole,
-)
+from ..base.parameters import Positive, Seed
+from ..training.estimator import Classifier
 
 # %% ../../nbs/models/20_svm.ipynb #34e3fe2b
 def as_rows(X, valid):
@@ -46,60 +39,38 @@ def distances(machine, rows, n_classes):
     return out
 
 # %% ../../nbs/models/20_svm.ipynb #655b0b9d
-class LinearSVM(ClassifierMixin, HyperParameters):
+class LinearSVM(Classifier):
     """Linear SVM on standardised features, one class against the rest (scikit-learn's LinearSVC).
 
-    n_classes : int; channels : names of the channels of X; C : > 0, weight of the training errors;
-    seed, device : part of the common contract, not used: nothing is random, and it always runs on the CPU
-    Errors: ValueError for X of a wrong shape, NaN, wrong labels, one class only, C <= 0; TypeError for an unknown hyper-parameter.
+    Parameters
+    ----------
+    n_classes, channels
+        See Classifier.
+    C : float
+        Weight of the training errors.
+    seed, device
+        Part of the common contract, not used: nothing is random, and it runs on the CPU.
     """
 
-    LIMITS = {
-        "n_classes": whole(2),
-        "C": number("a number above 0", lambda v: v > 0),
-        "seed": whole(0),
-    }
+    name, title = "svm", "linear SVM"
+    reference = "Fan et al., LIBLINEAR: a library for large linear classification, 2008"
 
-    def __init__(self, n_classes, channels=CHANNELS, *, C=1.0, seed=0, device="auto"):
-        self._set(locals())
+    C: Positive = 1.0
+    seed: Seed = 0
+    device: Any = "auto"
 
-    def fit(self, X, y, *, valid=None, val=None):
-        """X (window, channel, band), y int (window,), valid bool (window, channel) or (channel,); val is checked, but not used. Returns self."""
-        rows, y = _checked(self.check_params(), X, y, valid, val)
-        self.classes_, self.n_bands_, self.scaler_ = (
-            np.arange(self.n_classes),
-            np.shape(X)[2],
-            fit_scaler(rows),
-        )
-        self.svm_ = LinearSVC(C=self.C, dual=False).fit(standardise(self.scaler_, rows), y)
-        return self
+    def _fit(self, train, val, adapt):
+        rows = as_rows(*train.as_windows())
+        self.scaler_ = fit_scaler(rows)
+        machine = LinearSVC(C=self.C, dual=False)
+        self.svm_ = machine.fit(standardise(self.scaler_, rows), train.label)
 
-    def predict_proba(self, X, *, valid=None):
-        """Uncalibrated probabilities (window, n_classes): softmax of the distances; rows sum to 1; no windows, no rows. Errors: ValueError; NotFittedError before fit."""
-        check_is_fitted(self, "svm_")
-        X, valid = check_features(X, valid, len(self.channels), self.n_bands_)
-        if not len(X):
-            return np.empty((0, self.n_classes))
-        return softmax(
-            distances(self.svm_, standardise(self.scaler_, as_rows(X, valid)), self.n_classes),
-            axis=1,
-        )
-
-    def predict(self, X, *, valid=None):
-        """Class indices (window,)."""
-        return self.predict_proba(X, valid=valid).argmax(1)
+    def _predict_proba(self, samples):
+        """Softmax of the distances: uncalibrated."""
+        rows = standardise(self.scaler_, as_rows(*samples.as_windows()))
+        return softmax(distances(self.svm_, rows, self.n_classes), axis=1)
 
 # %% ../../nbs/models/20_svm.ipynb #3b6f065b
-def _checked(model, X, y, valid, val=None):
-    "(rows with NaN holes, y) of a training set after all checks, those of `val` too."
-    X, valid = check_features(X, valid, len(model.channels))
-    if len(X) < 2:
-        raise ValueError(f"expected at least 2 windows to train on, found {len(X)}")
-    y = check_labels(y, len(X), model.n_classes, least=2)
-    check_val(val, len(model.channels), X.shape[2], model.n_classes)
-    return as_rows(X, valid), y
-
-
 def fit_scaler(rows):
     """A StandardScaler of the columns of `rows` (window, feature), NaN left out; a column without any value stays NaN."""
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -8,22 +8,32 @@ __all__ = ['ImageClassifier', 'patches', 'WideAttention', 'WideBlock', 'waves', 
 
 # %% ../../nbs/models/30_vit.ipynb #ebf9f6e9
 import math
+from typing import Annotated, Literal
 
 import torch
+from pydantic import AfterValidator
 from torch import nn
 
-from ..base.montage import CHANNELS
+from ..base.parameters import Count, Positive, Whole
 from ..nets.blocks import Block, attention_weights, region_pixels
 from ..signals.images import window_images
-from ..training.training import TRAINING_LIMITS, NetworkClassifier, number, one_of, whole
+from ..training.estimator import NetworkClassifier
 
 # %% ../../nbs/models/30_vit.ipynb #f8f1c55d
 class ImageClassifier(NetworkClassifier):
-    """Base of the networks that look at scaled images only. A subclass supplies its __init__ (with `scale`) and _build; the net maps images (n, 9, 9, band) to logits."""
+    """Base of the networks that look at scaled images only: make_net maps (n, 9, 9, band) to logits.
 
-    LIMITS = TRAINING_LIMITS | {"scale": one_of("sample", "band")}
+    Trained with AdamW and a weight decay of 0.01 unless told otherwise.
+    """
 
-    def _prepare(self, X, valid):
+    must_match = (*NetworkClassifier.must_match, "scale")
+
+    scale: Literal["sample", "band"] = "sample"
+    optimizer = "adamw"
+    weight_decay = 0.01
+
+    def prepare(self, samples):
+        X, valid = samples.as_windows()
         return window_images(X, valid, self.channels, self.scale)[:1]
 
 # %% ../../nbs/models/30_vit.ipynb #9045a078
@@ -132,50 +142,39 @@ class SimpleViTNet(TokenNet):
         return self.norm(self.blocks(self.embed(patches(x, self.patch)) + self.positions).mean(1))
 
 # %% ../../nbs/models/30_vit.ipynb #cf4fbfbb
-class ViT(ImageClassifier):
-    """ViT as a scikit-learn classifier for X (n, channel, band); sizes as in ViTNet, defaults as TorchEEG's.
+def _one_or_three(patch):
+    if patch not in (1, 3):
+        raise ValueError(f"expected 1 or 3, found {patch}")
+    return patch
 
-    patch : 1 or 3; dim, layers, heads, head_width : whole numbers; mlp_ratio : above 0; scale : "sample" or "band"; the rest as in `emo_lib.training.training.train`
-    After fit: net_, history_, classes_. Errors: ValueError for bad input or impossible parameters, TypeError for unknown ones.
+
+class ViT(ImageClassifier):
+    """ViT as a scikit-learn classifier; sizes as in ViTNet, defaults as TorchEEG's.
+
+    Parameters
+    ----------
+    patch : 1 or 3
+    dim, layers, heads, head_width : int
+    mlp_ratio : float
+    scale : "sample" or "band"
     """
 
-    LIMITS = ImageClassifier.LIMITS | {
-        "patch": one_of(1, 3),
-        **{k: whole(1) for k in ("dim", "layers", "heads", "head_width")},
-        "mlp_ratio": number("a number above 0", lambda v: v > 0),
-    }
-    NET = ViTNet
+    name, title = "vit", "ViT"
+    reference = "Dosovitskiy et al., An image is worth 16x16 words, 2020"
+    small = dict(epochs=2, layers=1, heads=2, dim=16, head_width=8)
+    must_match = (*ImageClassifier.must_match, "heads", "head_width")
+    net_class = ViTNet
 
-    def __init__(
-        self,
-        n_classes,
-        channels=CHANNELS,
-        *,
-        patch=1,
-        dim=32,
-        layers=3,
-        heads=4,
-        head_width=64,
-        mlp_ratio=2,
-        scale="sample",
-        epochs=50,
-        batch_size=32,
-        lr=1e-3,
-        optimizer="adamw",
-        momentum=0.9,
-        weight_decay=0.01,
-        clip=None,
-        patience=None,
-        seed=0,
-        precision="float32",
-        device="auto",
-        progress=False,
-    ):
-        self._set(locals())
+    patch: Annotated[Whole, AfterValidator(_one_or_three)] = 1
+    dim: Count = 32
+    layers: Count = 3
+    heads: Count = 4
+    head_width: Count = 64
+    mlp_ratio: Positive = 2
 
-    def _build(self):
-        return self.NET(
-            self.n_bands_,
+    def make_net(self, n_bands, n_eye=0):
+        return self.net_class(
+            n_bands,
             self.n_classes,
             self.patch,
             self.dim,
@@ -189,31 +188,8 @@ class ViT(ImageClassifier):
 class SimpleViT(ViT):
     """SimpleViT as a scikit-learn classifier: as ViT, with SimpleViTNet and heads of 8."""
 
-    NET = SimpleViTNet
+    name, title = "simplevit", "SimpleViT"
+    reference = "Beyer, Zhai, Kolesnikov, Better plain ViT baselines for ImageNet-1k, 2022"
+    net_class = SimpleViTNet
 
-    def __init__(
-        self,
-        n_classes,
-        channels=CHANNELS,
-        *,
-        patch=1,
-        dim=32,
-        layers=3,
-        heads=4,
-        head_width=8,
-        mlp_ratio=2,
-        scale="sample",
-        epochs=50,
-        batch_size=32,
-        lr=1e-3,
-        optimizer="adamw",
-        momentum=0.9,
-        weight_decay=0.01,
-        clip=None,
-        patience=None,
-        seed=0,
-        precision="float32",
-        device="auto",
-        progress=False,
-    ):
-        self._set(locals())
+    head_width = 8

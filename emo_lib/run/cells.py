@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from ..base.store import atomic_path, content_hash, derive_seed, write_json
 from ..models.registry import MODELS, make_model
-from ..protocols.cross_session import PROTOCOLS, SEES_TEST, make_protocol
+from ..protocols.cross_session import SEES_TEST
+from ..protocols.registry import PROTOCOLS, make_protocol
 from .metrics import accuracy, balanced_accuracy, confusion, f1_macro, permutation_test
 from ..samples.featuresets import load_features
 
@@ -43,7 +44,8 @@ class Strict(BaseModel):
 # %% ../../nbs/run/30_cells.ipynb #ba82a7fb
 def pretraining_stages(model, hyper={}):
     """What a model of this name with these hyper-parameters (dict) pre-trains: a tuple of words, empty without pre-training. It says so by `stages`."""
-    return getattr(make_model(model, n_classes=2, **hyper), "stages", ())
+    stages = make_model(model, n_classes=2, **hyper).stages
+    return tuple(stage.name for stage in stages()) if callable(stages) else stages
 
 # %% ../../nbs/run/30_cells.ipynb #ce4948c0
 class CellParameters(Strict):
