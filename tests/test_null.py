@@ -5,7 +5,7 @@ import pytest
 
 from emo_lib.data.datasets import open_dataset
 from emo_lib.models.registry import MODELS, make_model
-from emo_lib.protocols.cross_session import make_protocol
+from emo_lib.protocols.registry import make_protocol
 from emo_lib.twins.twin import write_twin
 
 SMALL = {

@@ -1,4 +1,4 @@
-"""Splits: the promises of emo_lib.protocols.cross_session on tables that are odd in ways real data are odd."""
+"""Folds and protocols: what they promise on tables that are odd in the ways real data are odd."""
 
 import warnings
 
@@ -7,14 +7,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from emo_lib.protocols.cross_session import (
-    PROTOCOLS,
-    Fold,
-    make_protocol,
-    repeated_clips,
-    session_pairs,
-    window_table,
-)
+from emo_lib.base.facts import make_features
+from emo_lib.protocols.cross_session import session_pairs
+from emo_lib.protocols.folds import Fold, repeated_clips, sample_table
+from emo_lib.protocols.registry import PROTOCOLS, make_protocol
+from emo_lib.samples.needs import Needs
+from emo_lib.samples.samples import TRIAL, make_samples
 
 SCOPES = ("all", "no_test_session", "other_subjects")
 
@@ -50,7 +48,7 @@ def same(f, g):
 
 
 def test_six_pairs_in_the_papers_order():
-    folds = [f for f in make_protocol("cross_session").split(table(subjects=(1,)), subjects=[1])]
+    folds = list(make_protocol("cross_session").split(table(subjects=(1,)), subjects=[1]))
     assert [(f.names["train_session"], f.names["test_session"]) for f in folds] == [
         (1, 3),
         (2, 1),
@@ -107,55 +105,49 @@ def test_shards_give_the_same_folds(scope):
 
 def test_validation_does_not_depend_on_the_test_session_but_on_the_seed():
     meta = table()
-    of = lambda seed: {
-        tuple(f.names.values()): f.val.tolist()
-        for f in make_protocol("cross_session", val_fraction=0.3, seed=seed).split(
-            meta, subjects=[1]
-        )
-    }
-    assert of(0)[1, 1, 2] == of(0)[1, 1, 3] and of(0) == of(0) and of(0) != of(1)
+
+    def validation_rows(seed):
+        protocol = make_protocol("cross_session", val_fraction=0.3, seed=seed)
+        folds = protocol.split(meta, subjects=[1])
+        return {tuple(f.names.values()): f.val.tolist() for f in folds}
+
+    rows = validation_rows(0)
+    assert rows[1, 1, 2] == rows[1, 1, 3]
+    assert rows == validation_rows(0)
+    assert rows != validation_rows(1)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
 def test_labelled_trials_are_nested_whole_and_leave_the_pool_alone(fraction):
     meta = table(feature="de_LDS")
 
-    def of(n, seed=0):
-        return list(
-            make_protocol(
-                "cross_session", trials_per_class=n, val_fraction=fraction, seed=seed
-            ).split(meta)
-        )
+    def folds(n, seed=0):
+        options = dict(trials_per_class=n, val_fraction=fraction, seed=seed)
+        return list(make_protocol("cross_session", **options).split(meta))
 
-    def rows(f):
-        return np.sort(np.concatenate([f.train, f.val])).tolist()
+    def labelled(fold):
+        return np.sort(np.concatenate([fold.train, fold.val])).tolist()
 
-    full, before = of(None), None
+    full, fewer = folds(None), None
+    assert not any("labelled (" in caveat for fold in full for caveat in fold.caveats)
     for n in (1, 2, 3, 4):
-        few = of(n)
-        for f, g in zip(few, full, strict=True):
-            labelled = meta.loc[rows(f)].groupby("label").trial.nunique()
-            assert (
-                labelled.tolist() == [min(n, 3)] * 3 and len(rows(f)) == 3 * labelled.sum()
-            )  # whole trials of 3 windows
-            assert (
-                np.array_equal(f.pool, g.pool)
-                and np.array_equal(f.test, g.test)
-                and f.pool_name == g.pool_name
-            )
-            assert (
-                f"{min(n, 3) * 3} of 9 training trials are labelled (trials_per_class {n})"
-                in f.caveats
-            )
-        assert before is None or all(set(rows(f)) <= set(rows(g)) for f, g in zip(before, few))
-        before = few
-    assert [rows(f) for f in of(3)] == [rows(f) for f in full] and not any(
-        "labelled (" in c for f in full for c in f.caveats
-    )
-    one = {tuple(f.names.values()): rows(f) for f in of(1)}
-    assert one[1, 1, 2] == one[1, 1, 3] and one != {
-        tuple(f.names.values()): rows(f) for f in of(1, seed=1)
-    }
+        few = folds(n)
+        for fold, whole in zip(few, full, strict=True):
+            trials = meta.loc[labelled(fold)].groupby("label").trial.nunique()
+            assert trials.tolist() == [min(n, 3)] * 3
+            assert len(labelled(fold)) == 3 * trials.sum()  # whole trials of 3 windows
+            assert np.array_equal(fold.pool, whole.pool)
+            assert np.array_equal(fold.test, whole.test)
+            assert fold.pool_name == whole.pool_name
+            kept = f"{min(n, 3) * 3} of 9 training trials are labelled (trials_per_class {n})"
+            assert kept in fold.caveats
+        if fewer is not None:
+            assert all(set(labelled(f)) <= set(labelled(g)) for f, g in zip(fewer, few))
+        fewer = few
+    assert [labelled(f) for f in folds(3)] == [labelled(f) for f in full]
+    one = {tuple(f.names.values()): labelled(f) for f in folds(1)}
+    assert one[1, 1, 2] == one[1, 1, 3]
+    assert one != {tuple(f.names.values()): labelled(f) for f in folds(1, seed=1)}
 
 
 def test_clips_of_unlabelled_trials_are_not_said_to_be_trained():
@@ -270,7 +262,7 @@ def test_missing_sessions_are_said():
         (lambda m: m[m.session == 1], "no subject has two sessions"),
         (
             lambda m: m[~((m.session == 1) & (m.label == 2))],
-            "label 2 is tested and has no training window",
+            "label 2 is tested and has no training sample",
         ),
     ],
 )
@@ -280,7 +272,7 @@ def test_bad_tables_are_refused(change, line):
 
 
 def test_a_lone_subject_has_no_other_subjects():
-    with pytest.raises(ValueError, match="leaves no window for pre-training.*no_test_session"):
+    with pytest.raises(ValueError, match="leaves no sample for pre-training.*no_test_session"):
         list(make_protocol("cross_session", scope="other_subjects").split(table(subjects=(1,))))
 
 
@@ -296,9 +288,13 @@ def test_a_lone_subject_has_no_other_subjects():
         (
             lambda: make_protocol("cross_session", scope="none"),
             ValueError,
-            "known: all, no_test_session, other_subjects",
+            "scope: expected 'all', 'no_test_session' or 'other_subjects', found 'none'",
         ),
-        (lambda: make_protocol("cross_session", val_fraction=1), ValueError, "below 1, found 1"),
+        (
+            lambda: make_protocol("cross_session", val_fraction=1),
+            ValueError,
+            "less than 1, found 1",
+        ),
         (
             lambda: make_protocol("cross_session", val_fraction=float("nan")),
             ValueError,
@@ -308,7 +304,7 @@ def test_a_lone_subject_has_no_other_subjects():
         (
             lambda: make_protocol("cross_session", trials_per_class=0),
             ValueError,
-            "at least 1, or None, found 0",
+            "trials_per_class: expected at least 1, found 0",
         ),
         (lambda: make_protocol("cross_session", trials_per_class=True), ValueError, "found True"),
         (lambda: make_protocol("cross_session", trials_per_class=1.0), ValueError, "found 1.0"),
@@ -324,31 +320,162 @@ def test_bad_parameters_are_refused(call, error, line):
         call()
 
 
-def rows(*parts):
-    return [np.asarray(p, int) for p in parts]
+def fold_of(names, train, val, test, **more):
+    "A Fold whose rows may be given as lists."
+    train, val, test = (np.asarray(rows, int) for rows in (train, val, test))
+    return Fold(names, train, val, test, **more)
 
 
 @pytest.mark.parametrize(
     "train, val, test, line",
     [
-        ([0, 1, 2], [], [2, 27], "1 windows are in train and in test"),
-        ([0, 1], [2], [27], "trials have windows in train and in val"),
-        (np.arange(27), [], np.arange(54, 81), "test has windows of session 3, named is 2"),
-        (np.arange(27), [], np.arange(81, 108), "test has windows of subject 2, named is 1"),
+        ([0, 1, 2], [], [2, 27], "1 samples are in train and in test"),
+        ([0, 1], [2], [27], "trials have samples in train and in val"),
+        (np.arange(27), [], np.arange(54, 81), "test has samples of session 3, named is 2"),
+        (np.arange(27), [], np.arange(81, 108), "test has samples of subject 2, named is 1"),
+        (np.arange(24), np.arange(81, 84), np.arange(27, 54), "train has samples of subject 2"),
         (np.arange(27), [], [], "test is empty"),
-        (np.arange(3), [], np.arange(27, 54), "label 1, 2 is tested"),
+        ([], [], np.arange(27), "train is empty"),
+        (np.arange(3), [], np.arange(27, 54), "label 1, 2 is tested and has no training sample"),
+        ([0, 2, 1], [], [27], "train: expected ascending row numbers from 0 to 242, each once"),
+        ([0, 0, 1], [], [27], "train: expected ascending row numbers"),
+        ([-1, 0], [], [27], "train: expected ascending .* from -1 to 0"),
+        ([0, 1], [], [27, 243], "test: expected ascending .* from 27 to 243"),
     ],
 )
 def test_unfair_folds_are_refused(train, val, test, line):
-    train, val, test = rows(train, val, test)
-    fold = Fold({"subject": 1, "train_session": 1, "test_session": 2}, train, val, test, train)
+    fold = fold_of({"subject": 1, "train_session": 1, "test_session": 2}, train, val, test)
     with pytest.raises(ValueError, match=line):
         fold.check(table())
 
 
-def test_registry_and_table_leave_the_input_alone():
+def test_every_broken_rule_is_listed():
+    fold = fold_of({"train_session": 3}, [0, 1], [2], [2, 27])
+    with pytest.raises(ValueError) as caught:
+        fold.check(table())
+    assert "trials have samples in train and in val" in str(caught.value)
+    assert "1 samples are in val and in test" in str(caught.value)
+    assert "train has samples of session 1, named is 3" in str(caught.value)
+
+
+def test_the_test_session_is_not_the_training_session():
+    fold = fold_of({"train_session": 1, "test_session": 1}, np.arange(9), [], np.arange(9, 18))
+    with pytest.raises(ValueError, match="the test session is the training session"):
+        fold.check(table())
+
+
+MORE = np.arange(243)  # rows of `table()`: 81 per subject, 27 per session, 3 per trial
+
+
+@pytest.mark.parametrize(
+    "names", [{}, {"fold": 0}, {"test_subject": 3}, {"test_subject": 3, "fold": "last"}]
+)
+def test_a_fold_between_subjects_passes(names):
+    fold = fold_of(names, MORE[:81], MORE[81:162], MORE[162:], adapt=MORE[162:])
+    assert fold.check(table()) is fold
+
+
+@pytest.mark.parametrize(
+    "names, line",
+    [
+        ({"test_subject": 2}, "test has samples of subject 3, named is 2"),
+        ({"subject": 3}, "train has samples of subject 1, 2, named is 3"),
+        ({"train_subject": 1}, "train has samples of subject 2, named is 1"),
+        ({"session": 1}, "test has samples of session 2, 3, named is 1"),
+    ],
+)
+def test_names_must_be_true(names, line):
+    with pytest.raises(ValueError, match=line):
+        fold_of(names, MORE[:81], MORE[81:162], MORE[162:]).check(table())
+
+
+@pytest.mark.parametrize(
+    "adapt, line",
+    [
+        (MORE[78:], "adapt holds samples of 1 trials of train"),
+        (MORE[160:], "adapt holds samples of 1 trials of val"),
+        (MORE[80:84], r"of 1 trials of train, for example .* = \(1, 3, 9\); their labels would"),
+        ([162, 243], "adapt: expected ascending row numbers"),
+    ],
+)
+def test_adapt_must_not_carry_labels_into_fit(adapt, line):
+    adapt = np.asarray(adapt)
+    fold = fold_of({}, MORE[:81], MORE[81:162], MORE[162:], adapt=adapt)
+    with pytest.raises(ValueError, match=line):
+        fold.check(table())
+
+
+def test_adapt_is_refused_for_another_sample_of_a_training_trial():
+    meta = table()
+    train, other_sample = np.array([0, 1, 9, 15]), np.array([2])
+    fold = fold_of({}, train, [], MORE[162:171], adapt=other_sample)
+    with pytest.raises(ValueError, match="their labels would be carried into fit"):
+        fold.check(meta)
+
+
+def test_folds_that_share_a_fit_have_one_key():
+    adapting = Needs(adapts=True)
+    folds = list(make_protocol("cross_session", scope="no_test_session").split(table()))
+    pairs = {tuple(f.names.values()): f for f in folds}
+    one, other, second = pairs[1, 1, 2], pairs[1, 1, 3], pairs[1, 2, 3]
+    assert one.key(Needs()) == other.key(Needs())
+    assert one.key(Needs()) != second.key(Needs())
+    assert one.key(adapting) != other.key(adapting)
+    assert one.key(Needs(), ("pool",)) != other.key(Needs(), ("pool",))
+    assert one.key(Needs(), ("train",)) == one.key(Needs())
+    assert one.fit_names(Needs()) == {"subject": 1, "train_session": 1}
+    assert one.fit_names(adapting) == one.names
+
+
+def test_an_adapting_fit_depends_on_what_it_adapts_to():
+    adapting = Needs(adapts=True)
+    parts = MORE[:81], [], MORE[162:]
+    one, other = (fold_of({}, *parts, adapt=rows) for rows in (MORE[162:189], MORE[162:]))
+    assert one.key(adapting) != other.key(adapting)
+    assert one.key(Needs()) == other.key(Needs())
+
+
+@pytest.mark.parametrize(
+    "settings", [dict(kind="sequence", length=2), dict(kind="trial", short="pad")]
+)
+def test_sequences_and_trials_are_split_like_windows(settings):
+    meta = table(subjects=(1, 2))
+    features = make_features(
+        np.zeros((len(meta), 1, 1)),
+        meta,
+        ["FP1"],
+        ["alpha"],
+        dataset="toy",
+        feature="de_LDS",
+        window_s=1.0,
+        provenance="synthetic",
+        classes=["a", "b", "c"],
+    )
+    protocol = make_protocol("cross_session", val_fraction=0.3)
+    samples = make_samples(features, **settings)
+    for fold, whole in zip(protocol.split(samples), protocol.split(meta), strict=True):
+        assert fold.caveats[: len(whole.caveats)] == whole.caveats
+        for part in ("train", "val", "test"):
+            trials = samples.meta.loc[getattr(fold, part), TRIAL].drop_duplicates()
+            assert np.array_equal(trials, meta.loc[getattr(whole, part), TRIAL].drop_duplicates())
+
+
+def test_a_table_is_needed():
+    with pytest.raises(TypeError, match="expected a DataFrame .* found ndarray"):
+        sample_table(np.zeros((3, 4)))
+
+
+def test_protocols_are_found_by_name():
+    assert PROTOCOLS["cross_session"].name == "cross_session"
+    assert PROTOCOLS["cross_session"].title
+    with pytest.raises(KeyError, match="unknown protocol 'loso'; known: cross_session"):
+        PROTOCOLS["loso"]
+
+
+def test_the_input_is_left_alone():
     meta = table()
     before = meta.copy()
     list(PROTOCOLS["cross_session"]().split(meta))
-    window_table(meta)
+    copy = sample_table(meta)
+    copy["subject"] = 0
     pd.testing.assert_frame_equal(meta, before)
