@@ -139,6 +139,16 @@ class CrossSession(Parameters):
     seed: Seed = 0
     trials_per_class: Count | None = None
 
+    @property
+    def common_pool(self):
+        """bool: pre-training sees the same samples in every fold."""
+        return self.scope == "all"
+
+    @property
+    def pool_words(self):
+        """What pre-training sees, as part of a file name."""
+        return f"scope-{self.scope}"
+
     def split(self, meta, subjects=None):
         """Yield a checked fold per subject and ordered pair of sessions.
 
