@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GRID', 'CELLS', 'CHANNELS', 'REGIONS', 'REGION_COLOURS', 'region', 'canonical', 'positions', 'flatten',
-           'head_outline', 'plot_montage', 'assign_cells', 'plot_assignment']
+           'head_outline', 'plot_montage', 'assign_cells']
 
 # %% ../../nbs/base/10_montage.ipynb #3e468086
 import re
@@ -352,74 +352,3 @@ def assign_cells(names, pos=None, by_name=True):
     for i, j in zip(*linear_sum_assignment(d)):
         cells[names[rest[i]]] = free[j]
     return cells
-
-# %% ../../nbs/base/10_montage.ipynb #ed432817
-# the colours of Okabe and Ito
-_KINDS = {"cell by name": "#56B4E9", "cell by place": "#E69F00", "no cell left": "#999999"}
-
-
-def _kind(name, cell):
-    """The key of _KINDS that an electrode belongs to."""
-    if cell is None:
-        return "no cell left"
-    return "cell by name" if canonical(name) == cell else "cell by place"
-
-
-def _draw_kinds(fig, cells, points):
-    """Draw the electrodes of a cap in the colour of their kind: {name: cell}, {name: (2,)}."""
-    for kind, colour in _KINDS.items():
-        names = [n for n, cell in cells.items() if _kind(n, cell) == kind]
-        if not names:
-            continue
-        where = np.array([points[n] for n in names])
-        style = dict(
-            mode="markers+text" if len(cells) <= 64 else "markers",
-            textposition=np.where(where[:, 1] > 0, "bottom center", "top center"),
-            textfont=dict(size=11),
-            marker=dict(size=8, color=colour),
-        )
-        taken = [cells[n] for n in names if cells[n]]
-        _draw_group(fig, kind, names, where, taken, colour, style)
-
-
-def _draw_lines(fig, pairs):
-    """Draw a line between the two points of each pair, all of them as one trace."""
-    if not pairs:
-        return
-    gap = (np.nan, np.nan)  # interrupts the line
-    points = [point for a, b in pairs for point in (a, b, gap)]
-    style = dict(mode="lines", line=dict(color="#D55E00", width=2), hoverinfo="skip")
-    _draw_on_head(fig, points, name="takes the cell of", **style)
-
-# %% ../../nbs/base/10_montage.ipynb #7cec83a5
-def plot_assignment(cells, pos=None, title="A cap and its grid cells"):
-    """Plotly figure of what `assign_cells` did, on the head and in the grid.
-
-    Parameters
-    ----------
-    cells : dict {own name: one of CHANNELS or None}
-        The result of `assign_cells`.
-    pos : None, dict or array
-        As for `assign_cells`.
-    title : str
-    """
-    names = list(cells)
-    own = flatten(_own_places([canonical(n) for n in names], _measured_places(names, pos)))
-    points = dict(zip(names, own))
-    standard = dict(zip(CHANNELS, flatten(positions())))
-    subtitles = (
-        f"{len(names)} electrodes, seen from above",
-        "in the 9x9 image: free cells white, pads grey",
-    )
-    fig = _canvas(title, subtitles)
-    _draw_lines(fig, [(points[n], standard[c]) for n, c in cells.items() if c])
-    empty = dict(size=8, color="white", line=dict(color="#999", width=1))
-    style = dict(mode="markers", marker=empty, text=CHANNELS, hoverinfo="text")
-    _draw_on_head(fig, list(standard.values()), name="place of a cell", **style)
-    free = [c for c in CHANNELS if c not in cells.values()]
-    if free:
-        squares = [CELLS[c] for c in free]
-        _draw_squares(fig, squares, "#f7f7f7", ink="#767676", text=free, name="free cell")
-    _draw_squares(fig, _PADS, "#cccccc", name="pad")
-    _draw_kinds(fig, cells, points)
-    return fig
