@@ -47,7 +47,7 @@ def side(root, suffix, session="1", run="01"):
 
 
 def refused(root, *words, **kw):
-    "open_dataset refuses, and its message has every word and what to do."
+    "open_dataset refuses with a message that contains every word, and complete problems."
     with pytest.raises(LayoutError) as e:
         open_dataset("BIDS", root, **kw)
     text = str(e.value)
@@ -185,8 +185,8 @@ def test_cut_inside_a_sample(root):
 
 
 @pytest.mark.filterwarnings("ignore:MNE-Python currently")
-def test_header_is_rubbish(root):
-    side(root, "eeg.vhdr").write_text("this is no header")
+def test_unreadable_header(root):
+    side(root, "eeg.vhdr").write_text("not a header")
     assert any(
         "run-01_eeg.vhdr" in p.path and "readable" in p.expected for p in verify("BIDS", root)[1]
     )
@@ -221,7 +221,7 @@ def test_nan_is_found(root):
     assert any("NaN" in p.found for p in verify("BIDS", root)[1])
 
 
-def test_electrode_that_nobody_knows(root):
+def test_unknown_electrode(root):
     for s, t, r in RECORDINGS:
         record(root, s, t, r, channels=NAMES[:4] + ["Q17"])
     assert any("Q17" in p.found for p in verify("BIDS", root)[1])
@@ -244,7 +244,7 @@ def test_unknown_subject_and_session(root):
     assert next(ds.trials(["sub-02"])).subject == "02"
 
 
-def test_features_say_what_to_do(root):
+def test_features_refuse_with_a_remedy(root):
     with pytest.raises(ValueError, match="emo features"):
         open_dataset("BIDS", root).features("de_LDS")
 
@@ -377,7 +377,7 @@ def test_no_sessions_and_inherited_files(tmp_path):
     )
 
 
-def test_twin_and_name_make_it_synthetic(root):
+def test_provenance(root):
     path = root / "dataset_description.json"
     path.write_text(json.dumps({"Name": "my lab", "BIDSVersion": "1.9.0"}))
     assert BidsReader(root).provenance == "real"

@@ -188,7 +188,7 @@ def test_a_download_renumbered_in_the_order_of_text(sign, name, seed):
     assert f"2 holds {order[2]}" in problems[0].found
 
 
-def test_two_subjects_exchanged_is_no_order_of_text(seed):
+def test_two_exchanged_subjects_are_no_text_order(seed):
     renumber(seed, {2: 3, 3: 2})
     problems = verify("SEED", seed)[1]
     assert len(problems) == 2 and all(
@@ -282,7 +282,7 @@ def test_a_copy_that_was_saved_again_is_still_a_copy(seed, who, session):
     ]
 
 
-def test_a_copy_under_another_sessions_name_is_told_once(seed):
+def test_a_copy_under_another_sessions_name_is_reported_once(seed):
     for f in (signals, features):
         f(seed, 3, 2).unlink()
         shutil.copy(f(seed, 3, 1), f(seed, 3, 2))
@@ -415,7 +415,7 @@ def test_features_in_nats(seed):
     assert p.path == str(features(seed, 6, 3)) and "10 to 28" in p.expected and "nats" in p.fix
 
 
-def test_eyes_that_never_move(tmp_path):
+def test_constant_eye_features(tmp_path):
     write_twin("SEED-IV", tmp_path / "IV", subjects=1, seconds_per_trial=8, features=("de_LDS",))
     path = sorted((tmp_path / "IV" / "eye_feature_smooth" / "2").glob("*.mat"))[0]
     change(path, lambda x: 0 * x + 3)
@@ -475,7 +475,7 @@ def test_a_session_without_a_class(tmp_path):
     assert "ses-2" in p.path and p.path.endswith("_eeg.vhdr") and p.found == "none of happy"
 
 
-def test_data_that_call_themselves_synthetic_and_are_no_twin_may_be_noise(seed):
+def test_synthetic_data_that_are_no_twin_may_be_noise(seed):
     change(signals(seed, 7, 2), noise)
     record = json.loads((seed / "TWIN.json").read_text())
     (seed / "TWIN.json").unlink()
@@ -492,7 +492,7 @@ def emo(*args):
     )
 
 
-def test_the_command_tells_every_planted_fault_at_once(seed):
+def test_the_command_lists_every_planted_fault(seed):
     change(signals(seed, 7, 2), noise)
     change(features(seed, 6, 3), lambda x: x * 0.3)
     signals(seed, 5, 2).unlink()

@@ -91,7 +91,7 @@ def test_a_damaged_note_costs_only_time(note, tmp_path, cache):
     assert path.read_bytes() == whole
 
 
-def test_a_note_that_lies_about_its_form_is_not_believed(tmp_path, cache):
+def test_a_note_without_a_fingerprint_is_ignored(tmp_path, cache):
     a = tmp_path / "a.mat"
     a.write_bytes(b"1")
     file_fingerprint(a)
@@ -127,7 +127,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
     assert "changed while it was read" in str(e.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="a.mat"):
         file_fingerprint(tmp_path / "a.mat")
 
@@ -167,7 +167,7 @@ def test_many_processes_at_once(tmp_path, cache):
         ("linux", {"EMO_CACHE": "~/c"}, "/home/me/c"),
     ],
 )
-def test_where_the_cache_lies(platform, env, want, monkeypatch):
+def test_cache_folder_of_each_platform(platform, env, want, monkeypatch):
     for k in ("EMO_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(k, raising=False)
     for k, v in (env | {"HOME": "/home/me"}).items():

@@ -240,7 +240,7 @@ def check_cuts(cuts, end_s, path, slack_s=0.05):
             problems.append(Problem(str(path), expected, found, fix))
     return is_inside, problems
 
-# %% ../../nbs/data/74_bids_files.ipynb #39646a7b
+# %% ../../nbs/data/74_bids_files.ipynb #72574ba5
 _HARMLESS = (
     "participants.tsv file not found",
     "The unit for channel",
@@ -259,7 +259,7 @@ def open_recording(recording):
             warnings.filterwarnings("ignore", message=f".*{re.escape(text)}")
         try:
             return mne_bids.read_raw_bids(recording.bids_path(), verbose="WARNING")
-        except Exception as e:  # the formats raise whatever they like
+        except Exception as e:  # MNE raises many types for damaged files
             found = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
             fix = "compare it with its source, copy it again"
             raise layout_error(recording.file, "a readable recording", found, fix) from e
