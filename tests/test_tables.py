@@ -1,764 +1,758 @@
-"""Tables II and III and the studies from result files: what may stand together, what is refused, and what the three forms say. All results here are SYNTHETIC inventions."""
+"""Tables and studies from invented results: what may share a table, and what the page says."""
 
-import copy
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from emo_lib.base.store import derive_seed, write_json
+from emo_lib.base.store import write_json
+from emo_lib.report.examples import PAIRS, invented_result
+from emo_lib.report.printed import STUDIES, PrintedTable, Study, read_rows
 from emo_lib.report.tables import (
-    PAPER_TABLE_II,
-    PAPER_TABLE_III,
-    ResultError,
-    load_results,
-    make_study,
-    make_table,
+    comparison,
+    study,
     summarise,
-    summarise_study,
     to_csv,
     to_html,
     to_markdown,
-    write_study,
     write_table,
 )
 from emo_lib.run.metrics import compare_paired
+from emo_lib.run.results import CellResult, ResultError, load_results
 
-PAIRS = ((1, 3), (2, 1), (3, 2), (1, 2), (2, 3), (3, 1))
-
-
-def result(
-    dataset="SEED",
-    model="svm",
-    subjects=(1, 2, 3),
-    level=0.6,
-    seed=0,
-    data="synthetic",
-    k=3,
-    options=None,
-    hyper=None,
-    permutation=None,
-    caveats=(),
-    **prov,
-):
-    folds, n = [], 100 * k
-    for s in subjects:
-        for a, b in PAIRS:
-            draw = np.random.default_rng(derive_seed(seed, dataset, model, s, a, b)).normal
-            right = np.clip(np.round(100 * (level + 0.05 * draw(size=k))), 0, 100).astype(int)
-            C = np.diag(right)
-            C[np.arange(k), (np.arange(k) + 1) % k] += 100 - right
-            acc = float(right.sum() / n)
-            folds.append(
-                dict(
-                    names=dict(subject=s, train_session=a, test_session=b),
-                    seed=7,
-                    n_train=n,
-                    n_val=0,
-                    n_test=n,
-                    n_pool=0,
-                    accuracy=acc,
-                    balanced_accuracy=acc,
-                    f1_macro=acc,
-                    confusion=C.tolist(),
-                    seconds=0.1,
-                )
-            )
-    per = [np.mean([f["accuracy"] for f in folds if f["names"]["subject"] == s]) for s in subjects]
-    return dict(
-        spec=dict(
-            dataset=dataset,
-            model=model,
-            hyper=hyper or {},
-            protocol="cross_session",
-            options=options or {},
-            seed=seed,
-            out=f"{model}.json",
-        ),
-        classes=[f"class {i}" for i in range(k)],
-        folds=folds,
-        mean=float(np.mean(per)),
-        std=float(np.std(per, ddof=1)) if len(per) > 1 else None,
-        n_subjects=len(per),
-        permutation=permutation,
-        caveats=list(caveats),
-        provenance=dict(
-            data=data,
-            dataset=dataset,
-            feature="de_LDS",
-            window_s=1.0,
-            fingerprint="f" * 16,
-            seed=seed,
-            git="0123456789ab",
-            versions={},
-            hardware="",
-            seconds=1.0,
-        )
-        | prov,
-    )
+SIX = range(1, 7)
+ROWS = read_rows(
+    """
+    row   | title | SEED         | SEED-IV
+    stnet | STNet | 75.62 ± 7.12 | 58.07 ± 11.89
+    dgcnn | DGCNN | 78.02 ± 7.51 | 56.59 ± 12.86
+    msmae | OURS  | 80.86 ± 6.21 | 59.33 ± 12.61
+    """
+)
+VARIANTS = read_rows(
+    """
+    row     | title     | SEED
+    vit_1x1 | ViT (1×1) | 70.10 ± 7.17
+    mae_1x1 | MAE (1×1) | 71.73 ± 6.65
+    msmae   | OURS      | 80.86 ± 6.21
+    """,
+    model="msmae",
+    parameter="variant",
+    rest="as printed",
+)
+ROWS["msmae"] = replace(ROWS["msmae"], hyper={"variant": "msmae"})
+GIVEN = {"protocol": "cross_session", "trials_per_class": None, "pretrain_on": None}
+TABLE = PrintedTable(
+    "toy.table2",
+    "recognition on another day",
+    number="Table II",
+    source="Doe, Table II",
+    rows=ROWS,
+    reference="msmae",
+    expected_subjects={"SEED": 15, "SEED-IV": 15},
+    given=GIVEN,
+    other_models=True,
+)
+ABLATION = PrintedTable(
+    "toy.table3",
+    "ablation",
+    number="Table III",
+    source="Doe, Table III",
+    rows=VARIANTS,
+    reference="msmae",
+    expected_subjects={"SEED": 15},
+    given=GIVEN,
+    notes=(("SEED", "a remark on the printed numbers"),),
+)
 
 
-def of_subject(r):
-    return (
-        pd.DataFrame([{**f["names"], "a": f["accuracy"]} for f in r["folds"]])
-        .groupby("subject")
-        .a.mean()
-        .to_dict()
-    )
+def asked(name, **changes):
+    "A study of the report room with the rows of both tables."
+    rows = {key: row for key, row in ROWS.items() if key != "msmae"} | VARIANTS
+    return replace(STUDIES[name], rows=rows, **changes)
+
+
+TRANSFER = asked("transfer", reference="msmae")
+
+
+def subject_means(result):
+    return result.subject_frame().groupby("subject")["accuracy"].mean().to_dict()
+
+
+def noisy(level, seed=0):
+    "Correct windows in % that differ between folds."
+    rng = np.random.default_rng(seed)
+    table = {}
+
+    def right(*names):
+        return table.setdefault(names, int(np.clip(rng.normal(level, 5), 0, 95)))
+
+    return right
+
+
+# Numbers
 
 
 def test_numbers_are_over_subjects():
     results = [
-        result(model=m, level=l, subjects=range(1, 9))
-        for m, l in (("msmae", 0.7), ("dgcnn", 0.68), ("svm", 0.6))
+        invented_result(model, noisy(level, i), subjects=range(1, 9))
+        for i, (model, level) in enumerate((("msmae", 70), ("dgcnn", 68), ("svm", 60)))
     ]
-    long = summarise(results).set_index("model")
-    for r in results:
-        per = of_subject(r)
-        row = long.loc[r["spec"]["model"]]
-        assert np.isclose(row.accuracy_mean, np.mean(list(per.values()))) and np.isclose(
-            row.accuracy_std, np.std(list(per.values()), ddof=1)
-        )
-        assert row.n_subjects == 8 and row.n_folds == 48 and np.isclose(row.chance, 1 / 3)
-        if r["spec"]["model"] != "msmae":
-            t = compare_paired(per, of_subject(results[0]))
-            assert (
-                row.p == t["p"] and row.p_smallest == t["smallest_p"] == 2 / 2**8 and row.p_n == 8
-            )
+    long = summarise(results, TABLE).set_index("model")
+    for result in results:
+        means = subject_means(result)
+        row = long.loc[result.spec.model]
+        assert np.isclose(row.accuracy_mean, np.mean(list(means.values())))
+        assert np.isclose(row.accuracy_std, np.std(list(means.values()), ddof=1))
+        assert row.n_subjects == 8
+        assert row.n_folds == 48
+        assert np.isclose(row.chance, 1 / 3)
+        if result is not results[0]:
+            reference = subject_means(results[0])
+            test = compare_paired(means, reference)
+            assert row.p == test["p"]
+            assert row.p_smallest == test["smallest_p"] == 2 / 2**8
+            assert row.p_n == 8
+            assert np.isclose(row.difference, test["mean_difference"])
     assert pd.isna(long.loc["msmae"].p)
 
 
-def test_papers_numbers_stand_where_the_paper_has_them():
-    text = to_markdown(
-        make_table([result(d, m) for d in ("SEED", "SEED-IV") for m in ("msmae", "dgcnn", "svm")])
-    )
-    for number in ("80.86 ± 6.21", "78.02 ± 7.51", "59.33 ± 12.61", "56.59 ± 12.86"):
-        assert text.count(number) == 1
-    assert "75.62" not in text, "a model that the run lacks stays out"
-    svm = next(line for line in text.splitlines() if line.startswith("| linear SVM"))
-    assert [c.strip() for c in svm.split("|")][2] == "-" == [c.strip() for c in svm.split("|")][6]
-    rows = [
-        line.split("|")[1].strip()
-        for line in text.splitlines()
-        if line.startswith("| ") and "---" not in line
-    ]
-    assert rows == ["model", "linear SVM", "DGCNN", "MSMAE"]
-    assert set(PAPER_TABLE_II) == {"vit", "simplevit", "fbccnn", "stnet", "dgcnn", "msmae"}
-
-
-def test_synthetic_is_said_and_real_is_not_called_synthetic():
-    twin, real = make_table([result()]), make_table([result(data="real", subjects=range(1, 16))])
-    for text in (to_markdown(twin), to_html(twin)):
-        assert "paper, on real SEED" in text and "SEED, SYNTHETIC twin: this run" in text
-    assert "SYNTHETIC" in twin.title and "SYNTHETIC" in to_html(twin).split("</h1>")[0]
-    assert (
-        "SYNTHETIC" not in to_markdown(real)
-        and "SYNTHETIC" not in to_html(real)
-        and "SEED: paper |" in to_markdown(real)
-    )
-    mixed = make_table([result("SEED", data="real"), result("SEED-IV", k=4)])
-    assert (
-        "partly SYNTHETIC" in mixed.title
-        and "SEED, real recordings: this run" in to_markdown(mixed)
-        and "3 subjects, the paper has 15" in to_markdown(mixed)
-    )
-
-
-def test_other_data_get_their_own_block():
-    r = result("BIDS", "svm", subjects=("01",), k=2, data="real", permutation=dict(p=0.0123, n=999))
-    table = make_table([r, result("SEED", "svm")])
-    assert [h for h, _ in table.blocks][0].startswith("SEED") and "BIDS" in table.blocks[1][0]
-    block = table.blocks[1][1]
-    assert not any("paper" in c for c in block.columns) and "0.012" in block.iloc[0].tolist()
-    assert block.iloc[0]["p against MSMAE"] == "-" and "±" not in block.iloc[0]["balanced accuracy"]
-    assert any("one subject" in c for d, lines in table.caveats if d == "BIDS" for c in lines)
-    only = make_table([r])
-    assert (
-        len(only.blocks) == 1
-        and "80.86" not in to_markdown(only)
-        and "SYNTHETIC" not in to_markdown(only)
-    )
-    assert (
-        to_markdown(only).startswith("## Within-subject cross-session recognition\n")
-        and "Table II" not in to_html(only)
-        and table.title.startswith("Table II")
-    )
-    assert not any(line.endswith(" ") for line in to_markdown(only).splitlines())
-
-
-def test_p_values_of_few_subjects_are_printed_exactly():
-    text = to_markdown(
-        make_table([result(model=m, subjects=(1, 2, 3, 4)) for m in ("msmae", "svm")])
-    )
-    assert "(min 0.125)" in text
+def test_every_csv_has_scores_of_trials_beside_those_of_windows():
+    results = [invented_result("svm", 60), invented_result("msmae", 70)]
+    for table in (comparison(results, TABLE), comparison(results, asked("seeds"))):
+        rows = pd.read_csv(io.StringIO(to_csv(table)))
+        for score in ("accuracy", "balanced_accuracy", "f1_macro"):
+            assert np.allclose(rows[f"trial_{score}_mean"], rows[f"{score}_mean"] + 0.05)
+            assert np.allclose(rows[f"trial_{score}_std"], rows[f"{score}_std"])
 
 
 def test_shards_are_joined_and_a_subject_twice_is_refused():
-    whole = [result(model=m, subjects=(1, 2, 3, 4)) for m in ("msmae", "svm")]
-    shards = [result(model=m, subjects=s) for s in ((3,), (1, 4), (2,)) for m in ("svm", "msmae")]
-    pd.testing.assert_frame_equal(summarise(whole), summarise(shards))
-    with pytest.raises(ResultError) as e:
-        summarise([*shards, result(model="svm", subjects=(2, 4))])
-    assert (
-        len(e.value.problems) == 2
-        and "subject 2 again" in str(e.value)
-        and "subject 4 again" in str(e.value)
-    )
+    def right(subject, *_):
+        return 60 + subject
+
+    models = ("msmae", "svm")
+    whole = [invented_result(m, right) for m in models]
+    shards = [
+        invented_result(m, right, subjects=part) for part in ((3,), (1, 4), (2,)) for m in models
+    ]
+    pd.testing.assert_frame_equal(summarise(whole, TABLE), summarise(shards, TABLE))
+    with pytest.raises(ResultError) as error:
+        comparison([*shards, invented_result("svm", 60, subjects=(2, 4))], TABLE)
+    assert len(error.value.problems) == 2
+    assert "subject 2 again" in str(error.value)
+    assert "subject 4 again" in str(error.value)
 
 
 def test_seeds_are_averaged_within_subjects():
-    both = summarise([result(seed=0), result(seed=1)]).iloc[0]
-    a, b = of_subject(result(seed=0)), of_subject(result(seed=1))
-    assert (
-        both.n_subjects == 3
-        and both.seeds == "0, 1"
-        and np.isclose(both.accuracy_mean, np.mean([a[s] + b[s] for s in a]) / 2)
-    )
+    pair = [invented_result("svm", noisy(60, seed), seed=seed) for seed in (0, 1)]
+    row = summarise(pair, TABLE).iloc[0]
+    means = [subject_means(result) for result in pair]
+    assert row.n_subjects == 4
+    assert row.seeds == "0, 1"
+    assert np.isclose(row.accuracy_mean, np.mean([m[s] for m in means for s in m]))
 
 
-def test_variants_are_rows_of_their_own():
-    rs = [
-        result(model="msmae", options={"scope": s}, level=l)
-        for s, l in (("all", 0.7), ("other_subjects", 0.6))
-    ] + [result(model="svm", options={"scope": "all"})]
-    long = summarise(rs)
-    assert sorted(long.row) == [
-        "MSMAE (scope = all)",
-        "MSMAE (scope = other_subjects)",
-        "linear SVM",
-    ]
-    assert long.set_index("row").loc["linear SVM"].p_n == 3, (
-        "tested against the variant with its own scope"
-    )
-    assert summarise(
-        [
-            result("SEED", "dgcnn", hyper={"epochs": 5}),
-            result("SEED-IV", "dgcnn", hyper={"epochs": 9}, k=4),
-        ]
-    ).row.tolist() == ["DGCNN", "DGCNN"]
+def test_p_values_of_few_subjects_are_printed_exactly():
+    results = [invented_result("msmae", 70), invented_result("svm", noisy(60))]
+    assert "(min 0.125)" in to_markdown(comparison(results, TABLE))
 
 
 def test_unequal_subjects_are_not_tested():
-    long = summarise([result(model="msmae", subjects=(1, 2)), result(model="svm")]).set_index(
-        "model"
+    results = [invented_result("msmae", 70, subjects=(1, 2)), invented_result("svm", 60)]
+    table = comparison(results, TABLE)
+    row = table.long.set_index("model").loc["svm"]
+    assert pd.isna(row.p)
+    assert pd.isna(row.difference)
+    assert row.p_note == "no test: OURS has other subjects, folds or seeds"
+    assert f"linear SVM: {row.p_note}" in to_markdown(table)
+
+
+def test_a_test_needs_one_reference_under_the_same_conditions():
+    none = summarise([invented_result("svm", 60)], TABLE).iloc[0]
+    assert none.p_note == "no test: no OURS row with the same protocol"
+    scope = {"scope": "other_subjects"}
+    other = [invented_result("msmae", 70, options=scope), invented_result("svm", 60)]
+    assert "no OURS row" in summarise(other, TABLE).set_index("model").p_note["svm"]
+    two = [invented_result("msmae", 70 - n, hyper={"layers": n}) for n in (1, 2)]
+    found = summarise([*two, invented_result("svm", 60)], TABLE).set_index("model").p_note["svm"]
+    assert found == "no test: more than one OURS row with the same protocol"
+
+
+# What the page says
+
+
+def test_printed_numbers_are_where_the_paper_has_them():
+    results = [
+        invented_result(model, 60, dataset)
+        for dataset in ("SEED", "SEED-IV")
+        for model in ("msmae", "dgcnn", "svm")
+    ]
+    text = to_markdown(comparison(results, TABLE))
+    for number in ("80.86 ± 6.21", "78.02 ± 7.51", "59.33 ± 12.61", "56.59 ± 12.86"):
+        assert text.count(number) == 1
+    assert "75.62" not in text, "a model that the run lacks stays out"
+    lines = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
+    assert [line[1].strip() for line in lines] == ["model", "---", "linear SVM", "DGCNN", "OURS"]
+    assert [lines[2][i].strip() for i in (2, 6)] == ["-", "-"], "the paper has no SVM"
+
+
+def test_synthetic_is_said_and_real_is_not_called_synthetic():
+    twin = comparison([invented_result("svm", 60)], TABLE)
+    for text in (to_markdown(twin), to_html(twin)):
+        assert "paper, on real SEED" in text
+        assert "SEED, SYNTHETIC twin: this run" in text
+    assert twin.title == "Table II: recognition on another day, SYNTHETIC data"
+    assert "SYNTHETIC" in to_html(twin).split("</h2>")[0]
+    real = comparison([invented_result("svm", 60, data="real", subjects=range(1, 16))], TABLE)
+    for text in (to_markdown(real), to_html(real)):
+        assert "SYNTHETIC" not in text
+    assert "SEED: paper |" in to_markdown(real)
+    assert "the paper has 15" not in to_markdown(real)
+    some = [invented_result("svm", 60, data="real"), invented_result("svm", 60, "SEED-IV")]
+    mixed = to_markdown(comparison(some, TABLE))
+    assert "partly SYNTHETIC" in mixed.splitlines()[0]
+    assert "SEED, real recordings: this run" in mixed
+    assert "4 subjects, the paper has 15" in mixed
+
+
+def test_synthetic_weights_make_a_real_result_synthetic():
+    result = invented_result("msmae", 60, data="real", source="FACED")
+    text = to_markdown(comparison([result], TRANSFER))
+    assert "SYNTHETIC" in text.splitlines()[0]
+    assert "pre-trained on FACED (SYNTHETIC twin)" in text
+    source = result.provenance.pretrained_on.model_copy(update={"fingerprint": "d0"})
+    about = result.provenance.model_copy(update={"pretrained_on": source})
+    spec = result.spec.model_copy(update={"seed": 1})
+    other = result.model_copy(update={"provenance": about, "spec": spec})
+    with pytest.raises(ResultError, match="of FACED for pre-training"):
+        comparison([result, other], TRANSFER)
+
+
+def test_other_data_get_their_own_block():
+    own = invented_result(
+        "svm", 60, "BIDS", ["01"], n_classes=2, data="real", permutation=(0.0123, 999)
     )
-    assert pd.isna(long.loc["svm"].p) and "other subjects" in long.loc["svm"].p_note
-    assert "no test: MSMAE has other subjects" in to_markdown(
-        make_table([result(model="msmae", subjects=(1, 2)), result(model="svm")])
-    )
+    table = comparison([own, invented_result("svm", 60)], TABLE)
+    headings = [heading for heading, _ in table.blocks]
+    assert headings[0].startswith("SEED")
+    assert headings[1] == "BIDS, real recordings, in %; the paper has no number for it"
+    block = table.blocks[1][1]
+    assert not any("paper" in column for column in block.columns)
+    assert block["p against chance (permuted trials)"].tolist() == ["0.012"]
+    assert block["p against OURS"].tolist() == ["-"]
+    assert "±" not in block["balanced accuracy"][0]
+    assert any("one subject" in caveat for caveat in dict(table.caveats)["BIDS"])
+    alone = comparison([own], TABLE)
+    assert alone.title == "Recognition on another day"
+    for text in (to_markdown(alone), to_html(alone)):
+        assert "Table II" not in text
+        assert "80.86" not in text
+        assert "SYNTHETIC" not in text
 
 
-@pytest.mark.parametrize(
-    "other, line",
-    [
-        (dict(model="dgcnn", data="real"), "expected data 'synthetic'"),
-        (dict(model="dgcnn", fingerprint="0" * 16), "expected fingerprint"),
-        (dict(model="dgcnn", k=4), "expected classes"),
-        (dict(model="svm", subjects=(3,)), "subject 3 again"),
-    ],
-)
-def test_what_may_not_stand_together(other, line, tmp_path):
-    for i, r in enumerate((result(), result(**other))):
-        write_json(tmp_path / f"{i}.json", r)
-    with pytest.raises(ResultError, match=line) as e:
-        load_results(tmp_path)
-    assert "1.json" in str(e.value) and "0.json" in str(e.value)
-    with pytest.raises(ResultError, match=line):
-        make_table([result(), result(**other)])
+def test_the_test_against_chance_of_shards_is_not_shown():
+    shards = [
+        invented_result("svm", 60, subjects=part, permutation=(0.01, 99)) for part in ((1,), (2,))
+    ]
+    table = comparison(shards, TABLE)
+    assert table.long["permutation_p"].isna().all()
+    assert "each tested its own part" in to_markdown(table)
 
 
-def damage(path, how):
-    r = result()
-    text = json.dumps(r)
-    if how == "cut":
-        path.write_text(text[:-200])
-    elif how == "empty":
-        path.write_text("")
-    elif how == "zeros":
-        path.write_bytes(b"\0" * 500)
-    elif how == "binary":
-        path.write_bytes(os.urandom(0) + b"\x89PNG\r\n\xff\xfe")
-    elif how == "list":
-        path.write_text("[1, 2]")
-    elif how == "null":
-        path.write_text("null")
-    elif how == "manifest":
-        path.write_text('{"files": []}')
-    elif how == "nan":
-        path.write_text(text.replace(f'"mean": {r["mean"]}', '"mean": NaN'))
-    elif how == "folder":
-        path.mkdir()
-    else:
-        r = copy.deepcopy(r)
-        if how == "no folds":
-            r["folds"] = []
-        if how == "percent":
-            r["folds"][0]["accuracy"] = 61.0
-        if how == "edited accuracy":
-            r["folds"][3]["accuracy"] += 0.01
-        if how == "edited mean":
-            r["mean"] += 0.01
-        if how == "fold deleted":
-            del r["folds"][2]
-            r["mean"] = 0.2
-        if how == "subjects":
-            r["n_subjects"] = 15
-        if how == "confusion":
-            r["folds"][1]["confusion"] = [[1, 2], [3, 4]]
-        if how == "relabelled":
-            r["provenance"]["dataset"] = "SEED-IV"
-        if how == "data kind":
-            r["provenance"]["data"] = "reel"
-        path.write_text(json.dumps(r))
+def test_caveats_name_the_rows_they_belong_to():
+    results = [
+        invented_result("svm", 60, caveats=["seen by all", "only here"]),
+        invented_result("msmae", 60, caveats=["seen by all"]),
+    ]
+    caveats = dict(comparison(results, TABLE).caveats)["SEED"]
+    assert "seen by all" in caveats
+    assert "linear SVM: only here" in caveats
+    few = [
+        invented_result("svm", 60, options={"trials_per_class": n}, caveats=[f"{n} trials"])
+        for n in (1, 2)
+    ]
+    caveats = dict(comparison(few, asked("labels")).caveats)["SEED"]
+    assert "labelled trials per class 1: 1 trials" in caveats
 
 
-BAD = [
-    "cut",
-    "empty",
-    "zeros",
-    "binary",
-    "list",
-    "null",
-    "manifest",
-    "nan",
-    "folder",
-    "no folds",
-    "percent",
-    "edited accuracy",
-    "edited mean",
-    "fold deleted",
-    "subjects",
-    "confusion",
-    "relabelled",
-    "data kind",
-]
+def test_a_small_network_is_not_taken_for_the_papers():
+    results = [
+        invented_result("msmae", 60, hyper={"variant": "vit_1x1", "layers": 1}),
+        invented_result("msmae", 70, hyper={"layers": 1}),
+    ]
+    text = to_markdown(comparison(results, ABLATION))
+    assert "ViT (1×1) was run with layers 1; the rest as printed" in text
+    assert "OURS was run with layers 1; the rest as printed" in text
 
 
-@pytest.mark.parametrize("how", BAD)
-def test_a_damaged_result_is_named(how, tmp_path):
-    path = tmp_path / "SEED_svm.json"
-    damage(path, how)
-    with pytest.raises(ResultError) as e:
-        load_results([path] if how == "folder" else tmp_path)
-    assert len(e.value.problems) == 1 and "SEED_svm.json" in str(e.value)
-    assert (
-        "snakemake" in str(e.value)
-        and len(str(e.value).splitlines()) == 2
-        and "errors.pydantic" not in str(e.value)
-    )
+def test_notes_on_printed_numbers_are_below_their_data_set():
+    text = to_markdown(comparison([invented_result("msmae", 60)], ABLATION))
+    assert text.count("a remark on the printed numbers") == 1
 
 
-def test_all_faults_at_once_and_nothing_is_written(tmp_path):
-    write_json(tmp_path / "r" / "good.json", result(model="msmae"))
-    for how in BAD:
-        if how != "folder":
-            damage(tmp_path / "r" / f"{how}.json", how)
-    with pytest.raises(ResultError) as e:
-        write_table(load_results([tmp_path / "r", tmp_path / "nowhere"]), tmp_path / "out")
-    assert (
-        len(e.value.problems) == len(BAD) - 1 + 1
-        and "good.json" not in str(e.value)
-        and not (tmp_path / "out").exists()
-    )
-
-
-def test_folders_files_and_hidden_folders(tmp_path):
-    write_json(tmp_path / "SEED" / "a.json", result())
-    write_json(tmp_path / "b.json", result(model="dgcnn"))
-    write_json(tmp_path / ".partial" / "x" / "fold.json", {"not": "a result"})
-    (tmp_path / "notes.txt").write_text("no result")
-    assert len(load_results(tmp_path)) == len(load_results([tmp_path, tmp_path / "b.json"])) == 2
-    assert len(load_results(str(tmp_path / "b.json"))) == 1
-    (tmp_path / "void").mkdir()
-    with pytest.raises(ResultError, match="run snakemake first"):
-        load_results(tmp_path / "void")
-    with pytest.raises(ResultError):
-        make_table([])
+def test_provenance_line():
+    results = [
+        invented_result("svm", 60, origin={"git": "aaa"}),
+        invented_result("msmae", 60, origin={"git": "bbb+"}),
+    ]
+    (line,) = comparison(results, TABLE).provenance
+    for words in (
+        "commit aaa, bbb+",
+        "feature de_LDS",
+        "windows of 1 s",
+        "fingerprint f0",
+        "chance 33.3 %",
+        "protocol cross_session",
+        "2 s in total",
+    ):
+        assert words in line
 
 
 def test_three_files_whole_and_equal_on_a_second_run(tmp_path):
     results = [
-        result(d, m, k=k) for d, k in (("SEED", 3), ("SEED-IV", 4)) for m in ("msmae", "svm")
+        invented_result(model, 60, dataset, n_classes=k)
+        for dataset, k in (("SEED", 3), ("SEED-IV", 4))
+        for model in ("msmae", "svm")
     ]
-    paths = write_table(results, tmp_path)
-    first = {k: p.read_bytes() for k, p in paths.items()}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["table2.csv", "table2.html", "table2.md"]
-    assert {k: p.read_bytes() for k, p in write_table(results, tmp_path).items()} == first
+    paths = write_table(comparison(results, TABLE), tmp_path)
+    first = {kind: path.read_bytes() for kind, path in paths.items()}
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["toy.table2.csv", "toy.table2.html", "toy.table2.md"]
+    again = write_table(comparison(results, TABLE), tmp_path)
+    assert {kind: path.read_bytes() for kind, path in again.items()} == first
     rows = list(csv.DictReader(io.StringIO(first["csv"].decode())))
-    assert [(r["dataset"], r["model"]) for r in rows] == [
-        ("SEED", "svm"),
-        ("SEED", "msmae"),
-        ("SEED-IV", "svm"),
-        ("SEED-IV", "msmae"),
-    ]
-    assert (
-        all(0 < float(r["accuracy_mean"]) < 1 and r["data"] == "synthetic" for r in rows)
-        and float(rows[1]["paper_mean"]) == 0.8086
-    )
-
-
-def test_provenance_line():
-    text = to_markdown(
-        make_table([result(git="aaa"), result(model="msmae", git="bbb+", window_s=1.0)])
-    )
-    for said in (
-        "commit aaa, bbb+",
-        "feature de_LDS",
-        "windows of 1 s",
-        "ffffffffffffffff",
-        "chance 33.3 %",
-    ):
-        assert said in text
+    found = [(row["dataset"], row["model"]) for row in rows]
+    assert found == [(d, m) for d in ("SEED", "SEED-IV") for m in ("svm", "msmae")]
+    assert {row["data"] for row in rows} == {"synthetic"}
+    assert float(rows[1]["paper_mean"]) == 0.8086
 
 
 def test_names_from_files_cannot_break_the_page():
-    evil = '<img src=x onerror="alert(1)">|\n# x'
-    table = make_table([result(evil, model=evil, caveats=(evil,), feature=evil, git=evil)])
+    evil = '<img src=x onerror="alert(1)">|![a](http://x.org/a.png)\n# x'
+    origin = {"git": evil, "feature": evil}
+    result = invented_result("svm", 60, evil, caveats=[evil], origin=origin)
+    table = comparison([result], TABLE)
     page, text = to_html(table), to_markdown(table)
-    assert "<img" not in page and "<script" not in page and "http" not in page
-    assert "<img" not in text and "\n# x" not in text
+    for forbidden in ("<img", "<script", "src=x", "href", "<h1"):
+        assert forbidden not in page.replace("&lt;img src=x", "")
+    assert "<img" not in text
+    assert "\n# x" not in text
     header = next(line for line in text.splitlines() if line.startswith("| model"))
-    row = next(line for line in text.splitlines() if line.startswith("| &lt;img"))
+    row = next(line for line in text.splitlines() if line.startswith("| linear SVM"))
     assert row.replace("\\|", "").count("|") == header.count("|")
-    assert to_csv(table).count("\n") >= 2 and len(pd.read_csv(io.StringIO(to_csv(table)))) == 1
+    assert len(pd.read_csv(io.StringIO(to_csv(table)))) == 1
+    assert page.count("<td>") == 6
 
 
 def test_read_only_folder(tmp_path):
     target = tmp_path / "file"
     target.write_text("in the way")
     with pytest.raises(OSError, match="cannot write here"):
-        write_table([result()], target)
+        write_table(comparison([invented_result("svm", 60)], TABLE), target)
 
 
-def test_a_result_of_the_real_cell_passes():
-    cells = pytest.importorskip("emo_lib.run.cells")
-    fields = set(cells.CellResult.model_fields)
-    assert set(result()) == fields
-    assert (
-        cells.CellResult.model_validate(
-            result() | {"spec": {**result()["spec"], "features": "features/SEED"}}
-        ).mean
-        == result()["mean"]
-    )
+# What may share a table
 
 
-def test_tables_need_neither_torch_nor_mne():
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, emo_lib.report.tables, emo_lib.protocols.cross_session, emo_lib.run.metrics; assert not {'torch', 'mne'} & set(sys.modules)",
-        ],
-        check=True,
-    )
+def test_settings_make_rows_of_their_own():
+    results = [
+        invented_result("msmae", right, options={"scope": scope})
+        for scope, right in (("all", 70), ("other_subjects", 60))
+    ]
+    results.append(invented_result("svm", noisy(50), options={"scope": "all"}))
+    long = summarise(results, TABLE).set_index("row")
+    assert set(long.index) == {"OURS (scope = all)", "OURS (scope = other_subjects)", "linear SVM"}
+    assert long.loc["linear SVM"].p_n == 4, "tested against the row with its own scope"
+    apart = [
+        invented_result("dgcnn", 60, "SEED", hyper={"epochs": 5}),
+        invented_result("dgcnn", 60, "SEED-IV", hyper={"epochs": 9}),
+    ]
+    assert summarise(apart, TABLE)["row"].tolist() == ["DGCNN", "DGCNN"]
+
+
+def test_a_default_that_is_stated_is_the_same_row():
+    stated = {"scope": "all", "trials_per_class": None}
+    twice = [
+        invented_result("msmae", 60),
+        invented_result("msmae", 60, options=stated, hyper={"variant": "msmae"}),
+    ]
+    with pytest.raises(ResultError, match="subject 1 again"):
+        comparison(twice, TABLE)
+
+
+def test_cells_of_studies_stay_out_of_a_printed_table():
+    main = [invented_result(model, 60) for model in ("svm", "dgcnn", "msmae")]
+    more = [
+        invented_result("msmae", 60, hyper={"variant": "mae_1x1"}),
+        invented_result("msmae", 60, source="FACED"),
+        invented_result("msmae", 60, options={"scope": "other_subjects"}),
+        invented_result("msmae", 60, options={"trials_per_class": 1}),
+        invented_result("msmae", 60, seed=1),
+    ]
+    table = comparison(main + more, TABLE)
+    pd.testing.assert_frame_equal(table.long, comparison(main, TABLE).long)
+    assert table.provenance[-1].startswith("5 other results")
+    pairs = [invented_result(m, 60, seed=seed) for m in ("svm", "msmae") for seed in (0, 1)]
+    seeds = comparison(pairs, TABLE).long["seeds"].tolist()
+    assert seeds == ["0, 1", "0, 1"], "seeds that all methods have are averaged"
+    with pytest.raises(ResultError, match="of other studies"):
+        comparison(more[3:4], TABLE)
+
+
+def test_results_under_another_protocol_get_no_printed_numbers():
+    strict = replace(TABLE, given={"protocol": "leave_one_subject_out"})
+    with pytest.raises(ResultError, match="of other studies"):
+        comparison([invented_result("svm", 60)], strict)
+
+
+def test_only_variants_are_in_an_ablation():
+    results = [
+        invented_result("svm", 60),
+        invented_result("msmae", 70),
+        invented_result("msmae", 60, hyper={"variant": "mae_1x1"}),
+        invented_result("msmae", 60, hyper={"variant": "mae_3x3"}),
+    ]
+    table = comparison(results, ABLATION)
+    assert table.long["model"].tolist() == ["mae_1x1", "msmae"]
+    assert table.provenance[-1].startswith("2 other results")
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "other, line",
     [
-        (lambda r: r["folds"][0].update(balanced_accuracy=0.999), "balanced accuracy"),
-        (lambda r: r.update(classes=["a", "a", "b"]), "not distinct"),
-        (lambda r: r["provenance"].update(seconds="abc"), "seconds"),
+        (dict(model="dgcnn", data="real"), "expected data 'synthetic'"),
+        (dict(model="dgcnn", origin={"fingerprint": "0000"}), "expected fingerprint"),
+        (dict(model="dgcnn", n_classes=4), "expected classes"),
+        (dict(model="svm", subjects=(3,)), "subject 3 again"),
     ],
 )
-def test_numbers_that_contradict_each_other_are_refused(change, said, tmp_path):
-    r = result()
-    change(r)
-    write_json(tmp_path / "SEED_svm.json", r)
-    with pytest.raises(ResultError, match=said):
+def test_what_may_not_share_a_table(other, line, tmp_path):
+    results = [invented_result("svm", 60), invented_result(right=60, **other)]
+    for i, result in enumerate(results):
+        write_json(tmp_path / f"{i}.json", result.model_dump(mode="json"))
+    with pytest.raises(ResultError, match=line) as error:
         load_results(tmp_path)
+    assert "1.json" in str(error.value)
+    assert "0.json" in str(error.value)
+    with pytest.raises(ResultError, match=line):
+        comparison(results, TABLE)
 
 
-def test_a_small_network_is_not_taken_for_the_papers():
-    text = to_markdown(make_table([result(model="msmae", hyper={"dim_channel": 32})]))
-    assert "MSMAE was run with dim_channel 32" in text
+# Ablation and studies
 
 
-# Table III and the studies
-
-SIX = range(1, 7)
-
-
-def cell(variant=None, source=None, level=0.6, subjects=SIX, seed=0, missing=(), **options):
-    r = result(
-        model="msmae",
-        subjects=subjects,
-        level=level,
-        seed=seed,
-        options=options,
-        hyper={"variant": variant} if variant else {},
-    )
-    if source:
-        r["provenance"]["pretrained_on"] = {
-            "dataset": source,
-            "fingerprint": "e" * 16,
-            "data": "synthetic",
-        }
-    for f in r["folds"]:
-        if missing:
-            f["missing"] = [
-                {
-                    "k": k,
-                    **dict.fromkeys(
-                        ("accuracy", "balanced_accuracy", "f1_macro"), f["accuracy"] - drop
-                    ),
-                }
-                for k, drop in missing
-            ]
-    return r
+def variant(name, right, **more):
+    return invented_result("msmae", right, hyper={"variant": name}, subjects=SIX, **more)
 
 
-def set_accuracy(r, of):
-    """Every fold's accuracy, in hundredths, from of(subject, train session, test session)."""
-    for f in r["folds"]:
-        a = int(of(*f["names"].values()))
-        f |= dict(
-            accuracy=a / 100,
-            balanced_accuracy=a / 100,
-            f1_macro=a / 100,
-            confusion=[[a, 100 - a, 0], [0, a, 100 - a], [100 - a, 0, a]],
-        )
-    r["mean"] = float(np.mean(list(of_subject(r).values())))
-    return r
-
-
-def test_table_three_by_hand():
-    # five of six subjects are better with MSMAE, by 1 to 5 points, the sixth is worse by 6: W = 6, and 14 of the 2^6 sign patterns have a rank sum <= 6
-    ours = set_accuracy(cell(), lambda s, a, b: 70)
-    theirs = set_accuracy(cell("mae_1x1"), lambda s, a, b: 70 + (6 if s == 6 else -s))
-    table = make_table(
-        [ours, theirs, cell("vit_3x3", level=0.4), result(model="svm", subjects=SIX)], "table3"
-    )
+def test_an_ablation_by_hand():
+    # Five of six subjects are better with OURS, by 1 to 5 points, the sixth is worse by 6: the
+    # rank sum is 6, and 14 of the 2^6 sign patterns have a rank sum of at most 6.
+    ours = variant("msmae", 70)
+    other = variant("mae_1x1", lambda subject, *_: 70 + (6 if subject == 6 else -subject))
+    table = comparison([ours, other, variant("vit_1x1", 40)], ABLATION)
+    assert table.long["model"].tolist() == ["vit_1x1", "mae_1x1", "msmae"]
     row = table.long.set_index("model").loc["mae_1x1"]
-    assert table.long.model.tolist() == ["vit_3x3", "mae_1x1", "msmae"] and (
-        row.paper_mean,
-        row.paper_std,
-    ) == (0.7173, 0.0665)
-    assert (
-        row.p == 28 / 64
-        and row.p_smallest == 2 / 64
-        and np.isclose(row.accuracy_mean, (6 * 70 - 15 + 6) / 600)
-    )
+    assert (row.paper_mean, row.paper_std) == (0.7173, 0.0665)
+    assert row.p == 28 / 64
+    assert row.p_smallest == 2 / 64
+    assert np.isclose(row.accuracy_mean, (6 * 70 - 15 + 6) / 600)
     text = to_markdown(table)
-    assert (
-        text.splitlines()[0] == "## Table III: ablation of MSMAE, SYNTHETIC data"
-        and "71.73 ± 6.65" in text
-        and "same standard deviations" in text
-    )
-    assert "1 other results" in text and "MAE (1×1)" in text
-
-
-def test_papers_table_three_is_in_step_with_table_two():
-    assert (
-        PAPER_TABLE_III["msmae"] == PAPER_TABLE_II["msmae"]
-        and PAPER_TABLE_III["vit_1x1"] == PAPER_TABLE_II["vit"]
-        and len(PAPER_TABLE_III) == 7
-    )
-
-
-def test_cells_of_studies_stay_out_of_table_two():
-    main = [result(model=m, subjects=SIX) for m in ("svm", "dgcnn", "msmae")]
-    more = [
-        cell("mae_1x1"),
-        cell(source="FACED"),
-        cell(scope="other_subjects"),
-        cell(trials_per_class=1),
-        cell(seed=1),
-    ]
-    pd.testing.assert_frame_equal(make_table(main + more).long, make_table(main).long)
-    assert make_table(main + [cell("vit_1x1")]).long.row.tolist() == [
-        "linear SVM",
-        "DGCNN",
-        "MSMAE",
-    ]
-    both = [result(model=m, subjects=SIX, seed=s) for m in ("svm", "msmae") for s in (0, 1)]
-    assert make_table(both).long.seeds.tolist() == ["0, 1", "0, 1"], (
-        "seeds that all methods have are averaged as before"
-    )
-    with pytest.raises(ResultError, match="of other studies"):
-        make_table([cell(trials_per_class=1)])
-
-
-def test_a_default_that_is_said_is_the_same_row():
-    with pytest.raises(ResultError, match="subject 1 again"):
-        make_table([cell(), cell("msmae", scope="all", trials_per_class=None)])
+    assert text.splitlines()[0] == "## Table III: ablation, SYNTHETIC data"
+    assert "71.73 ± 6.65" in text
 
 
 def test_directions_by_hand():
-    one = set_accuracy(
-        cell(subjects=(1, 2, 3)), lambda s, a, b: 50 + 10 * s + (5 - s if a > b else 0)
+    result = invented_result(
+        "msmae",
+        lambda subject, a, b: 50 + 10 * subject + (5 - subject if a > b else 0),
+        subjects=(1, 2, 3),
     )
-    long = summarise_study("directions", [one]).set_index("level")
-    assert (
-        np.isclose(long.accuracy_mean["forward"], 0.70)
-        and np.isclose(long.accuracy_mean["backward"], 0.73)
-        and np.isclose(long.accuracy_std["forward"], 0.10)
-    )
-    assert (
-        np.isclose(long.difference["forward"], -0.03)
-        and long.p["forward"] == 2 / 8
-        and pd.isna(long.p["backward"])
-        and np.isclose(long.accuracy_mean["3 → 1"], 0.73)
-    )
-    part = cell(subjects=(1, 2))
-    part["folds"] = [f for f in part["folds"] if tuple(f["names"].values())[1:] != (3, 1)]
-    part["mean"] = float(np.mean(list(of_subject(part).values())))
-    assert (
-        "other subjects, pairs"
-        in summarise_study("directions", [part]).set_index("level").p_note["forward"]
-    ), "a pair without its mirror is not tested"
+    long = summarise([result], asked("directions")).set_index("level")
+    assert np.isclose(long.accuracy_mean["forward"], 0.70)
+    assert np.isclose(long.accuracy_mean["backward"], 0.73)
+    assert np.isclose(long.accuracy_std["forward"], 0.10)
+    assert np.isclose(long.difference["forward"], -0.03)
+    assert long.p["forward"] == 2 / 8
+    assert pd.isna(long.p["backward"])
+    assert np.isclose(long.accuracy_mean["3 → 1"], 0.73)
+    some = [fold for fold in result.folds if fold.names["train_session"] != 3]
+    part = result.model_copy(update={"folds": some})
+    note = summarise([part], asked("directions")).set_index("level").p_note["forward"]
+    assert "other subjects, folds" in note, "a pair without its mirror image is not tested"
 
 
 def test_levels_are_in_order_and_tested_against_their_reference():
     scopes = [
-        set_accuracy(cell(scope=s), lambda i, a, b, v=v: v + i)
-        for s, v in (("other_subjects", 50), ("no_test_session", 60), ("all", 66))
+        invented_result("msmae", lambda s, *_, v=v: v + s, subjects=SIX, options={"scope": scope})
+        for scope, v in (("other_subjects", 50), ("no_test_session", 60), ("all", 66))
     ]
-    long = summarise_study("scopes", scopes)
-    assert (
-        long.level.tolist() == ["all", "no_test_session", "other_subjects"]
-        and np.allclose(long.difference[1:], [-0.06, -0.16])
-        and long.p[1:].tolist() == [2 / 64, 2 / 64]
-        and pd.isna(long.p[0])
-    )
-    labels = summarise_study("labels", [cell(trials_per_class=n) for n in (None, 10, 2)])
-    assert labels.level.tolist() == ["2", "10", "all"]
-    moved = summarise_study(
-        "transfer", [cell(source="FACED"), cell(), cell("mae_1x1"), cell("vit_1x1")]
-    )
-    assert moved.level.tolist() == [
+    long = summarise(scopes, asked("scopes"))
+    assert long["level"].tolist() == ["all", "no_test_session", "other_subjects"]
+    assert np.allclose(long["difference"][1:], [-0.06, -0.16])
+    assert long["p"][1:].tolist() == [2 / 64, 2 / 64]
+    assert pd.isna(long["p"][0])
+    few = [invented_result("svm", 50, options={"trials_per_class": n}) for n in (None, 10, 2)]
+    assert summarise(few, asked("labels"))["level"].tolist() == ["2", "10", "all"]
+
+
+def test_levels_of_pretraining():
+    results = [
+        variant("msmae", 70, source="FACED"),
+        variant("msmae", 71),
+        variant("mae_1x1", 60),
+        variant("vit_1x1", 50),
+    ]
+    long = summarise(results, TRANSFER)
+    assert long["level"].tolist() == [
         "ViT (1×1), not pre-trained",
         "MAE (1×1), pre-trained on SEED",
-        "MSMAE, pre-trained on SEED",
-        "MSMAE, pre-trained on FACED",
+        "OURS, pre-trained on SEED",
+        "OURS, pre-trained on FACED",
     ]
-    assert moved.p.notna().tolist() == [True, True, False, True]
-    gone = summarise_study(
-        "missing",
-        [cell(level=0.8, missing=((20, 0.1), (5, 0.02))), result(model="svm", subjects=SIX)],
-    )
-    assert gone.level.tolist() == ["none", "5", "20"] and np.allclose(
-        gone.difference[1:], [-0.02, -0.1]
-    )
+    assert long["p"].notna().tolist() == [True, True, False, True]
+
+
+def test_levels_of_missing_electrodes():
+    damaged = invented_result("msmae", 80, subjects=SIX, missing=((20, 10), (5, 2)))
+    long = summarise([damaged, invented_result("svm", 60, subjects=SIX)], asked("missing"))
+    assert long["level"].tolist() == ["none", "5", "20"]
+    assert np.allclose(long["difference"][1:], [-0.02, -0.10])
+    assert long["trial_accuracy_mean"].isna().tolist() == [False, True, True]
 
 
 def test_two_spreads_by_hand():
+    def right(seed):
+        return lambda subject, *_: 40 + 20 * (subject == 2) + 2 * seed
+
     seeds = [
-        set_accuracy(cell(subjects=(1, 2), seed=s), lambda i, a, b, s=s: 40 + 20 * (i == 2) + 2 * s)
-        for s in (0, 1, 2)
+        invented_result("msmae", right(seed), subjects=(1, 2), seed=seed) for seed in (0, 1, 2)
     ]
-    row = summarise_study("seeds", seeds).iloc[0]
-    assert (
-        np.isclose(row.accuracy_std_seeds, 0.02)
-        and np.isclose(row.accuracy_std, 0.2 / 2**0.5)
-        and (row.n_seeds, row.n_subjects) == (3, 2)
-    )
-    alone = summarise_study("seeds", seeds[:1]).iloc[0]
-    assert pd.isna(alone.accuracy_std_seeds) and alone.n_seeds == 1
-    odd = summarise_study("seeds", [seeds[0], cell(subjects=(1,), seed=1)]).iloc[0]
-    assert pd.isna(odd.accuracy_std_seeds) and "other subjects" in odd.p_note
+    row = summarise(seeds, asked("seeds")).iloc[0]
+    assert np.isclose(row.accuracy_std_seeds, 0.02)
+    assert np.isclose(row.accuracy_std, 0.2 / 2**0.5)
+    assert (row.n_seeds, row.n_subjects) == (3, 2)
+    alone = summarise(seeds[:1], asked("seeds")).iloc[0]
+    assert pd.isna(alone.accuracy_std_seeds)
+    uneven = [seeds[0], invented_result("msmae", 60, subjects=(1,), seed=1)]
+    table = comparison(uneven, asked("seeds"))
+    assert pd.isna(table.long["accuracy_std_seeds"][0])
+    assert "no spread over seeds: they have other subjects" in to_markdown(table)
 
 
 def test_studies_with_little(tmp_path):
-    one = summarise_study(
-        "scopes", [cell(subjects=(1,), scope=s) for s in ("all", "other_subjects")]
+    def scope(name, **more):
+        return invented_result("msmae", 60, options={"scope": name}, **more)
+
+    scopes = asked("scopes")
+    one = comparison([scope(s, subjects=[1]) for s in ("all", "other_subjects")], scopes)
+    assert one.long["accuracy_std"].isna().all()
+    assert "(min" not in to_markdown(one)
+    lone = summarise([scope("other_subjects")], scopes)
+    assert pd.isna(lone["p"][0])
+    assert lone["p_note"][0] == "no test: there is no result for 'all'"
+    short = summarise([scope("all"), scope("other_subjects", subjects=(1, 2))], scopes)
+    assert pd.isna(short["p"][1])
+    assert "other subjects" in short["p_note"][1]
+    several = summarise(
+        [
+            invented_result("msmae", 60 + seed, options={"trials_per_class": n}, seed=seed)
+            for n in (1, None)
+            for seed in (0, 1)
+        ],
+        asked("labels"),
     )
-    assert one.accuracy_std.isna().all() and "(min" not in to_markdown(
-        make_study("scopes", [cell(subjects=(1,), scope=s) for s in ("all", "other_subjects")])
-    )
-    lone = summarise_study("scopes", [cell(scope="other_subjects")])
-    assert pd.isna(lone.p[0]) and "no result for 'all'" in lone.p_note[0]
-    short = summarise_study("scopes", [cell(), cell(scope="other_subjects", subjects=(1, 2))])
-    assert pd.isna(short.p[1]) and "other subjects" in short.p_note[1]
-    several = summarise_study(
-        "labels", [cell(trials_per_class=n, seed=s) for n in (1, None) for s in (0, 1)]
-    )
-    assert (
-        several.n_folds.tolist() == [72, 72]
-        and several.seeds.tolist() == ["0, 1", "0, 1"]
-        and several.p_n[0] == 6
-    )
-    paths = write_study(
-        "scopes",
-        [cell(scope=s) for s in ("all", "other_subjects")] + [result("BIDS", "svm", k=2)],
-        tmp_path,
-    )
-    assert (
-        sorted(p.name for p in paths.values()) == ["scopes.csv", "scopes.html", "scopes.md"]
-        and "BIDS" in paths["md"].read_text()
-        and "SYNTHETIC" in paths["md"].read_text().splitlines()[0]
-    )
+    assert several["n_folds"].tolist() == [48, 48]
+    assert several["seeds"].tolist() == ["0, 1", "0, 1"]
+    assert several["p_n"][0] == 4
+    results = [scope(s) for s in ("all", "other_subjects")]
+    results.append(invented_result("svm", 60, "BIDS", n_classes=2))
+    paths = write_table(comparison(results, scopes), tmp_path)
+    assert sorted(path.suffix for path in paths.values()) == [".csv", ".html", ".md"]
+    text = paths["md"].read_text()
+    assert "BIDS" in text
+    assert "SYNTHETIC" in text.splitlines()[0]
+
+
+def test_any_setting_can_be_studied():
+    costs = [invented_result("svm", r, hyper={"C": c}) for c, r in ((10.0, 55), (1.0, 60))]
+    long = study(costs, "C", reference="1.0").long
+    assert long["level"].tolist() == ["1.0", "10.0"]
+    assert np.isclose(long["difference"][1], -0.05)
+    with pytest.raises(ValueError, match="found 'D'; known: C"):
+        study(costs, "D")
 
 
 @pytest.mark.parametrize(
-    "kind, results, said",
+    "name, results, words",
     [
-        ("what", [cell()], "expected one of scopes"),
         ("scopes", [], "at least one result"),
-        ("missing", [cell()], "without any"),
+        ("missing", [variant("msmae", 60)], "without any"),
         (
             "transfer",
             [
-                cell("vit_1x1"),
-                {
-                    **cell("vit_1x1"),
-                    "spec": {
-                        **cell("vit_1x1")["spec"],
-                        "hyper": {"variant": "vit_1x1", "layers": 1},
-                    },
-                },
+                variant("vit_1x1", 60),
+                invented_result(
+                    "msmae", 60, subjects=SIX, hyper={"variant": "vit_1x1", "layers": 1}
+                ),
             ],
             "subject 1 again",
         ),
-        ("labels", [cell(trials_per_class=1), cell(trials_per_class=1)], "subject 1 again"),
-        ("scopes", [cell(), result("SEED", "svm", data="real")], "expected data"),
+        (
+            "labels",
+            [invented_result("svm", 60, options={"trials_per_class": 1})] * 2,
+            "subject 1 again",
+        ),
+        (
+            "scopes",
+            [invented_result("msmae", 60), invented_result("svm", 60, data="real")],
+            "expected data",
+        ),
     ],
 )
-def test_what_is_no_study(kind, results, said):
-    with pytest.raises(ValueError, match=said):
-        make_study(kind, results)
+def test_what_is_no_study(name, results, words):
+    with pytest.raises(ResultError, match=words):
+        comparison(results, asked(name))
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda r: r["folds"][0].update(
-            missing=[{"k": 3, "accuracy": 1.2, "balanced_accuracy": 0.5, "f1_macro": 0.5}]
-        ),
-        lambda r: r["folds"][0].update(
-            missing=[{"k": -3, "accuracy": 0.2, "balanced_accuracy": 0.5, "f1_macro": 0.5}]
-        ),
-        lambda r: r["folds"][0]["missing"].append(r["folds"][0]["missing"][0]),
-        lambda r: r["folds"][0]["missing"].append(
-            {"k": 0, "accuracy": 0.01, "balanced_accuracy": 0.5, "f1_macro": 0.5}
-        ),
-        lambda r: r["provenance"].update(pretrained_on={"dataset": "FACED", "data": "reel"}),
-        lambda r: r["provenance"].update(pretrained_on="FACED"),
-    ],
-)
-def test_damage_in_what_studies_use_is_named(change, tmp_path):
-    r = cell(missing=((5, 0.01),))
-    write_json(tmp_path / "whole.json", r)
-    assert load_results(tmp_path)
-    change(r)
-    write_json(tmp_path / "whole.json", r)
-    with pytest.raises(ResultError, match="whole.json"):
+def test_the_report_room_knows_no_paper_and_no_model(repo):
+    words = [
+        "msmae",
+        "vit",
+        "fbccnn",
+        "stnet",
+        "dgcnn",
+        "table2",
+        "table3",
+        "tablei",
+        "seed-iv",
+        "faced",
+        "torcheeg",
+    ]
+    for path in sorted((repo / "emo_lib/report").glob("*.py")):
+        text = path.read_text().lower().replace("table ii", "tablei")
+        found = [word for word in words if word in text]
+        assert found == [], f"{path.name} names {found}"
+
+
+def test_tables_need_neither_torch_nor_mne():
+    code = (
+        "import sys, emo_lib.report.tables, emo_lib.report.figures, emo_lib.papers.registry; "
+        "list(emo_lib.papers.registry.PAPERS); "
+        "assert not {'torch', 'mne', 'plotly'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Files
+
+
+def result_text(**changes):
+    "The JSON text of a result after changes of its content."
+    content = invented_result("svm", noisy(60), missing=((5, 1),)).model_dump(mode="json")
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = content
+        for key in parents:
+            place = place[int(key) if key.isdigit() else key]
+        place[last] = value
+    return json.dumps(content)
+
+
+DAMAGED = {
+    "cut": result_text()[:-200],
+    "empty": "",
+    "list": "[1, 2]",
+    "null": "null",
+    "manifest": '{"files": []}',
+    "nan": result_text(mean=float("nan")),
+    "no folds": result_text(folds=[]),
+    "percent": result_text(folds__0__accuracy=61.0),
+    "edited accuracy": result_text(folds__3__accuracy=0.123),
+    "edited balanced accuracy": result_text(folds__0__balanced_accuracy=0.999),
+    "edited subject": result_text(folds__0__subjects=[]),
+    "edited mean": result_text(mean=0.123),
+    "edited trial mean": result_text(trial_mean=0.123),
+    "subjects": result_text(n_subjects=15),
+    "confusion": result_text(folds__1__confusion=[[1, 2], [3, 4]]),
+    "relabelled": result_text(provenance__dataset="SEED-IV"),
+    "data kind": result_text(provenance__data="reel"),
+    "seconds": result_text(provenance__seconds="abc"),
+    "classes": result_text(classes=["a", "a", "b"]),
+    "missing twice": result_text(
+        folds__0__missing=[dict(k=5, accuracy=0.5, balanced_accuracy=0.5, f1_macro=0.5)] * 2
+    ),
+    "missing none": result_text(
+        folds__0__missing=[dict(k=0, accuracy=0.01, balanced_accuracy=0.5, f1_macro=0.5)]
+    ),
+    "missing negative": result_text(
+        folds__0__missing=[dict(k=-3, accuracy=0.5, balanced_accuracy=0.5, f1_macro=0.5)]
+    ),
+    "source": result_text(provenance__pretrained_on={"dataset": "FACED", "data": "reel"}),
+    "source name": result_text(provenance__pretrained_on="FACED"),
+}
+BINARY = {"zeros": b"\0" * 500, "picture": b"\x89PNG\r\n\xff\xfe"}
+
+
+def damage(path, how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(BINARY[how] if how in BINARY else DAMAGED[how].encode())
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    result = invented_result("svm", noisy(60), missing=((5, 1),))
+    write_json(tmp_path / "svm.json", result.model_dump(mode="json"))
+    assert load_results(tmp_path) == [result]
+    assert CellResult.model_validate_json(result_text()).mean == result.mean
+    assert len(result.folds) == 4 * len(PAIRS)
+
+
+@pytest.mark.parametrize("how", [*DAMAGED, *BINARY])
+def test_a_damaged_result_is_named(how, tmp_path):
+    damage(tmp_path / "SEED_svm.json", how)
+    with pytest.raises(ResultError) as error:
         load_results(tmp_path)
+    text = str(error.value)
+    assert len(error.value.problems) == 1
+    assert "SEED_svm.json" in text
+    assert "run the cell again" in text or "it belongs to another step" in text
+    assert len(text.splitlines()) == 2
+    assert "errors.pydantic" not in text
 
 
-def test_synthetic_weights_make_a_real_result_synthetic():
-    r = cell(source="FACED")
-    r["provenance"]["data"] = "real"
-    text = to_markdown(make_study("transfer", [r]))
-    assert "SYNTHETIC" in text.splitlines()[0] and "pre-trained on FACED (SYNTHETIC twin)" in text
-    other = copy.deepcopy(r)
-    other["spec"]["seed"] = 1
-    other["provenance"]["pretrained_on"]["fingerprint"] = "d" * 16
-    with pytest.raises(ResultError, match="of FACED for pre-training"):
-        make_study("transfer", [r, other])
+def test_all_faults_at_once_and_nothing_is_written(tmp_path):
+    folder = tmp_path / "results"
+    write_json(folder / "good.json", invented_result("msmae", 60).model_dump(mode="json"))
+    for how in (*DAMAGED, *BINARY):
+        damage(folder / f"{how}.json", how)
+    (folder / "folder.json").mkdir()
+    with pytest.raises(ResultError) as error:
+        results = load_results([folder, tmp_path / "nowhere"])
+        write_table(comparison(results, TABLE), tmp_path / "out")
+    assert len(error.value.problems) == len(DAMAGED) + len(BINARY) + 2
+    assert "good.json" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_files_and_hidden_folders(tmp_path):
+    write_json(tmp_path / "SEED/a.json", invented_result("svm", 60).model_dump(mode="json"))
+    write_json(tmp_path / "b.json", invented_result("dgcnn", 60).model_dump(mode="json"))
+    write_json(tmp_path / ".partial/x/fold.json", {"not": "a result"})
+    (tmp_path / "notes.txt").write_text("no result")
+    assert len(load_results(tmp_path)) == 2
+    assert len(load_results([tmp_path, tmp_path / "b.json"])) == 2
+    assert len(load_results(str(tmp_path / "b.json"))) == 1
+    (tmp_path / "void").mkdir()
+    with pytest.raises(ResultError, match="run the cells first"):
+        load_results(tmp_path / "void")
+
+
+def test_a_study_of_nothing_is_refused():
+    with pytest.raises(ResultError, match="at least one result"):
+        comparison([], Study("toy.rows", "Rows"))

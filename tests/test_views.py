@@ -1,6 +1,5 @@
-"""Numbers beside pictures, views of one fold, and the figures that are drawn from views and studies. All data here are SYNTHETIC."""
+"""Numbers beside pictures, and views of one fold. All data here are SYNTHETIC."""
 
-import copy
 import json
 import subprocess
 import sys
@@ -8,19 +7,8 @@ import sys
 import numpy as np
 import pytest
 from scipy import stats
-from test_tables import cell, result
 
-from emo_lib.report.figures import (
-    fig3,
-    fig5,
-    fig6,
-    fig7,
-    fig_directions,
-    fig_labels,
-    fig_missing,
-    fig_scopes,
-)
-from emo_lib.report.tables import ResultError
+from emo_lib.report.view_figures import draw_attention
 from emo_lib.run.embedding import (
     degree_centrality,
     domain_distance,
@@ -133,10 +121,8 @@ def test_missing_electrodes_and_no_truth(features):
     assert v["truth"] is None is v["rank_correlation"] and all(
         row[7] is None and None not in row[:7] + row[8:] for row in v["centrality"].values()
     )
-    assert (
-        "×" not in fig6(v).layout.title.text
-        and len([t for t in fig6(v).data if t.type == "heatmap"]) == 3
-    )
+    heat_maps = [trace for trace in draw_attention(v).data if trace.type == "heatmap"]
+    assert len(heat_maps) == 3
     assert (
         make_view(ViewSpec(**ASK | {"models": {"vit_3x3": ASK["models"]["vit_3x3"]}}), fs)[
             "centrality"
@@ -228,93 +214,7 @@ def test_numbers_by_hand():
     assert np.allclose(class_centrality(A, np.array([0, 0, 0, 1, 1, 1]), 2), 1.5)
 
 
-def test_view_figures(view):
-    for fig in (fig5(view), fig6(view)):
-        assert fig.layout.title.text.startswith("SYNTHETIC")
-    assert "ViT (3×3)" in fig5(view).layout.annotations[0].text and fig5(
-        view | {"data": "real"}
-    ).layout.title.text.startswith("SEED")
-    under = " ".join(a.text for a in fig6(view).layout.annotations)
-    for c in view["classes"]:
-        assert f"ρ = {view['rank_correlation'][c]['rho']:.2f}" in under
-
-
-@pytest.mark.parametrize(
-    "draw, results",
-    [
-        (fig7, lambda **k: [cell(source="FACED", **k), cell(**k), cell("mae_1x1", **k)]),
-        (fig_scopes, lambda **k: [cell(scope=s, **k) for s in ("other_subjects", "all")]),
-        (fig_labels, lambda **k: [cell(trials_per_class=n, **k) for n in (None, 1, 4)]),
-        (fig_missing, lambda **k: [cell(level=0.8, missing=((10, 0.1), (20, 0.2)), **k)]),
-        (fig_directions, lambda **k: [cell(**k)]),
-    ],
-)
-def test_study_figures(draw, results):
-    fig = draw(results())
-    assert (
-        fig.layout.title.text.startswith("SYNTHETIC: SEED")
-        and "std over subjects" in fig.layout.title.subtitle.text
-        and "n = 6" in fig.layout.title.subtitle.text
-    )
-    alone = draw(results(subjects=(2,)))
-    assert "std" not in alone.layout.title.subtitle.text and not [
-        t for t in alone.data if t.type == "scatter" and t.fill
-    ]
-    real = results()
-    for r in real:
-        r["provenance"] |= (
-            {"data": "real", "pretrained_on": None} if draw is not fig7 else {"data": "real"}
-        )
-    assert draw(real).layout.title.text.startswith("SYNTHETIC") == (draw is fig7), (
-        "weights from a twin are not real"
-    )
-    several = draw(results() + results(seed=1))
-    assert "n = 6" in several.layout.title.subtitle.text
-    with pytest.raises(ValueError, match="expected one data set"):
-        draw(results() + [result("SEED-IV", "msmae", k=4)])
-    with pytest.raises(ResultError, match="again"):
-        draw(results() + copy.deepcopy(results()))
-    with pytest.raises(ResultError):
-        draw([])
-
-
-def test_other_data_are_drawn_with_balanced_accuracy():
-    assert (
-        fig_directions([result("BIDS", "svm")]).layout.yaxis.title.text == "balanced accuracy (%)"
-    )
-
-
-def test_fig7_has_a_bar_for_each_method_and_source():
-    bars = {
-        b.name: b.y[0]
-        for b in fig7(
-            [cell(source="FACED", level=0.6), cell(level=0.8), cell("mae_1x1", level=0.4)]
-        ).data
-        if b.type == "bar"
-    }
-    assert list(bars) == [
-        "MAE (1×1), pre-trained on SEED",
-        "MSMAE, pre-trained on SEED",
-        "MSMAE, pre-trained on FACED",
-    ] and sorted(bars.values()) == [bars[k] for k in (list(bars)[i] for i in (0, 2, 1))]
-
-
-def test_fig3_leaves_studies_out():
-    main = [result(model=m) for m in ("svm", "msmae")]
-    assert len(fig3(main + [cell("mae_1x1", subjects=(1, 2, 3)), cell(seed=1)]).data) == len(
-        fig3(main).data
-    )
-
-
-def test_figures_and_embedding_import_no_torch():
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, emo_lib.report.figures, emo_lib.run.embedding; assert 'torch' not in sys.modules",
-        ],
-        check=True,
-    )
+def test_views_import_no_torch():
     subprocess.run(
         [sys.executable, "-c", "import sys, emo_lib.run.views; assert 'torch' not in sys.modules"],
         check=True,
