@@ -5,31 +5,27 @@
 # %% auto #0
 __all__ = ['class_entropy', 'true_effects', 'read_twin']
 
-# %% ../../nbs/twins/50_truth.ipynb #4c1cdaf8
+# %% ../../nbs/twins/50_truth.ipynb #66d3b045
 import json
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
 from emo_lib.twins.brain import (
-    CENTRES,
-    REST,
     SPREAD,
     TwinSettings,
     effect_table,
     head_model,
+    resting_oscillations,
     session_traits,
     spectrum_basis,
 )
 
-# %% ../../nbs/twins/50_truth.ipynb #37652b94
+# %% ../../nbs/twins/50_truth.ipynb #6809a7f6
 def _class_weights(settings, traits):
     "Weights (class, source, 6) of the rows of `spectrum_basis` in full emotion, in nAm^2/Hz."
     region = head_model(settings.channels).region
-    centres = np.where(np.arange(5) == 2, traits.alpha_hz, CENTRES)
-    drift_db = traits.source_db + traits.region_db[region]
-    rest = REST[region] * (centres / 10) ** -traits.slope * 10 ** (drift_db / 10)
+    rest = resting_oscillations(traits, region)
     effects = effect_table(settings.spec.classes)
     effect_db = settings.emotion * traits.response * traits.pattern * effects
     oscillations = rest * 10 ** (effect_db[:, region] / 10)
@@ -93,7 +89,7 @@ def true_effects(settings, subject, session):
         effects[:, bad[0]] = 0
     return effects
 
-# %% ../../nbs/twins/50_truth.ipynb #992d979a
+# %% ../../nbs/twins/50_truth.ipynb #91cbd442
 def read_twin(path):
     """The settings that a twin's folder was written with.
 
@@ -115,7 +111,7 @@ def read_twin(path):
     file = path if path.name == "TWIN.json" else path / "TWIN.json"
     try:
         record = json.loads(file.read_text(encoding="utf8"))
-        parameters = {f.name: record["parameters"][f.name] for f in fields(TwinSettings)}
+        parameters = {name: record["parameters"][name] for name in TwinSettings.model_fields}
         settings = TwinSettings(**parameters)
         effects = record["truth"]["effect_db"]
     except (OSError, ValueError, KeyError, TypeError) as error:
