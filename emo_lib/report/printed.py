@@ -296,3 +296,8 @@ class Paper:
     def reports(self):
         """dict id -> PrintedTable or Study."""
         return {study.id: study for study in (*self.tables, *self.studies)}
+
+    @property
+    def rows(self):
+        """dict key -> PrintedRow of all its tables and studies."""
+        return {key: row for study in self.reports.values() for key, row in study.rows.items()}

@@ -12,11 +12,11 @@ from html import escape
 from pathlib import Path
 
 import pandas as pd
-from .printed import Study
-from .rows import TRIAL_SCORES, observations, printed_key, rows_of, select, title_of
 
 from ..base.errors import Problem
 from ..base.store import atomic_path
+from .printed import Study
+from .rows import TRIAL_SCORES, observations, printed_key, rows_of, select, title_of
 from ..run.metrics import compare_paired
 from ..run.results import SCORES, ResultError, over_subjects
 
@@ -211,6 +211,7 @@ def p_text(p, smallest=None, n=None, exact=True):
 
 # %% ../../nbs/report/30_tables.ipynb #ff25b014
 def kind_of_data(data):
+    "What the data are called in headings."
     return "SYNTHETIC twin" if data == "synthetic" else "real recordings"
 
 

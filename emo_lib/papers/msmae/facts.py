@@ -18,7 +18,8 @@ from emo_lib.report.printed import (
 )
 
 # %% ../../../nbs/papers/msmae/10_facts.ipynb #036cb3d9
-CITE = "Multi-Scale Masked Autoencoders for Cross-Session Emotion Recognition (2024)"
+TITLE = "Multi-Scale Masked Autoencoders for Cross-Session Emotion Recognition"
+CITE = f"{TITLE}, IEEE TNSRE, 2024, doi:10.1109/TNSRE.2024.3389037"
 DATA = "real recordings, 15 subjects, six session pairs"
 SUBJECTS = {"SEED": 15, "SEED-IV": 15}
 
@@ -73,7 +74,7 @@ TABLE_II = PrintedTable(
     "msmae.table2",
     "within-subject cross-session recognition",
     number="Table II",
-    source=f"{CITE}, Table II: {DATA}",
+    source=f"{TITLE} (2024), Table II: {DATA}",
     rows=METHODS,
     reference="msmae",
     expected_subjects=SUBJECTS,
@@ -85,7 +86,7 @@ TABLE_III = PrintedTable(
     "msmae.table3",
     "ablation of MSMAE",
     number="Table III",
-    source=f"{CITE}, Table III: {DATA}",
+    source=f"{TITLE} (2024), Table III: {DATA}",
     rows=VARIANTS,
     reference="msmae",
     expected_subjects=SUBJECTS,
