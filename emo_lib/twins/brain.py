@@ -592,7 +592,7 @@ def brain_signals(rng, n, settings, traits, rest, *emotion):
     moments = shaped_noise(rng, n, settings.spec.sfreq, basis_at, rest, *emotion)
     return moments.T @ traits.leadfield.T.astype(np.float32)
 
-# %% ../../nbs/twins/10_brain.ipynb #adbe1533
+# %% ../../nbs/twins/10_brain.ipynb #d1b0a2b3
 def twin_trial(settings, subject, session, trial, artefacts=True):
     """The EEG of one trial.
 
