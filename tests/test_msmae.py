@@ -1,18 +1,19 @@
-"""MSMAE where a notebook would be tedious: every option runs, files are refused cleanly, caches are keyed by all that they depend on."""
+"""MSMAE where a notebook would be tedious: every option, refused files, keys, kills."""
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 
-from emo_lib.models.msmae import MSMAE, VARIANTS, MSMAENet, pretraining_key
+import emo_lib.models.msmae as module
+from emo_lib.base.montage import CHANNELS
+from emo_lib.models.msmae import MSMAE, VARIANTS, MSMAENet
 from emo_lib.nets.masking import random_mask
-from emo_lib.training.training import load_weights, read_weights, save_weights
+from emo_lib.training.weights import load_weights, read_weights, save_weights
 
 TINY = dict(
     dim_channel=8,
@@ -27,16 +28,31 @@ TINY = dict(
 )
 
 
+def tiny(**changes):
+    return MSMAE(3, **TINY | changes)
+
+
+def pretrain(model, pool, train=None):
+    for stage in model.stages():
+        model.pretrain(stage, pool, train)
+    return model
+
+
+def are_equal(a, b):
+    "Whether two dicts of tensors are equal."
+    return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
+
+
 @pytest.fixture(scope="module")
 def data():
     r = np.random.default_rng(0)
-    X, y = r.normal(20, 3, (48, 62, 5)).astype("float32"), np.arange(48) % 3
-    return X, y
+    return r.normal(20, 3, (48, 62, 5)).astype("float32"), np.arange(48) % 3
 
 
 @pytest.fixture(scope="module")
 def model(data):
-    return MSMAE(3, **TINY).pretrain(data[0], X_target=data[0][:16]).fit(*data)
+    X, y = data
+    return pretrain(tiny(), X, X[:16]).fit(X, y)
 
 
 @pytest.mark.parametrize(
@@ -56,228 +72,261 @@ def model(data):
         dict(pretrain_batch_size=7),
         dict(mask_channel=0.0, mask_spatial=0.0),
     ],
+    ids=str,
 )
 @pytest.mark.parametrize("uneven", [False, True])
 def test_every_option_trains_and_predicts(data, change, uneven):
     X, y = data
-    valid = np.random.default_rng(1).random(X.shape[:2]) > 0.4 if uneven else None
-    m = (
-        MSMAE(3, **TINY | change)
-        .pretrain(
-            X, valid=valid, X_target=X[:16], valid_target=None if valid is None else valid[:16]
-        )
-        .fit(X, y, valid=valid)
+    valid = (
+        np.random.default_rng(1).random(X.shape[:2]) > 0.4 if uneven else np.ones((48, 62), bool)
     )
+    m = pretrain(tiny(**change), (X, valid), (X[:16], valid[:16])).fit(X, y, valid=valid)
     p = m.predict_proba(X, valid=valid)
-    assert p.shape == (48, 3) and np.allclose(p.sum(1), 1) and np.isfinite(m.history_[-1]["loss"])
+    assert p.shape == (48, 3)
+    assert np.allclose(p.sum(1), 1)
+    assert np.isfinite(m.history_[-1]["loss"])
 
 
-def test_frozen_branch_is_untouched_and_the_other_is_not(data):
+@pytest.mark.parametrize("freeze", [True, False])
+def test_frozen_branch_is_untouched_and_the_other_is_not(data, freeze):
     X, y = data
-    for freeze in (True, False):
-        m = (
-            MSMAE(3, **TINY, freeze_spatial=freeze, weight_decay=0.1)
-            .pretrain(X, X_target=X[:16])
-            .fit(X, y, val=(X, y, None))
-        )
-        before, now = m.pretrained_weights_["spatial"], m.net_.spatial.state_dict()
-        assert all(torch.equal(before[k], now[k]) for k in before) == freeze
+    m = pretrain(tiny(freeze_spatial=freeze, weight_decay=0.1), X, X[:16]).fit(X, y, val=(X, y))
+    before, now = m.pretrained_["spatial"].weights, m.net_.spatial.state_dict()
+    assert are_equal(before, now) == freeze
 
 
 def test_a_second_fit_starts_from_the_pretrained_weights(data, model):
     X, y = data
     before = model.predict_proba(X)
-    model.fit(X, y)
-    assert np.array_equal(before, model.predict_proba(X))
+    assert np.array_equal(before, model.fit(X, y).predict_proba(X))
 
 
 def test_order_of_the_stages_does_not_matter(data):
     X, _ = data
-    a, b = MSMAE(3, **TINY), MSMAE(3, **TINY)
-    a.pretrain_channel(X)
-    a.pretrain_spatial(X, X[:16])
-    b.pretrain_spatial(X, X[:16])
-    b.pretrain_channel(X)
-    for part in ("channel", "spatial"):
-        assert all(
-            torch.equal(v, b.pretrained_weights_[part][k])
-            for k, v in a.pretrained_weights_[part].items()
-        )
+    forwards, backwards = tiny(), tiny()
+    for name in ("channel", "spatial"):
+        forwards.pretrain(name, X, X[:16])
+    for name in ("spatial", "channel"):
+        backwards.pretrain(name, X, X[:16])
+    for name, trained in forwards.pretrained_.items():
+        assert are_equal(trained.weights, backwards.pretrained_[name].weights)
 
 
 def test_best_epoch_is_kept(data):
     X, y = data
-    m = MSMAE(3, **TINY | dict(epochs=6, lr=0.01)).fit(X, y, val=(X[::-1].copy(), y, None))
-    assert sum(h["best"] for h in m.history_) == 1 and max(h["val"] for h in m.history_) == next(
-        h["val"] for h in m.history_ if h["best"]
-    )
+    m = tiny(epochs=6, lr=0.01).fit(X, y, val=(X[::-1].copy(), y))
+    best = [h["val"] for h in m.history_ if h["best"]]
+    assert best == [max(h["val"] for h in m.history_)]
 
 
-def test_cache_key_knows_what_the_weights_depend_on(data):
-    X, valid = data[0], np.ones(data[0].shape[:2], bool)
-    key = lambda part, X=X, **change: pretraining_key(MSMAE(3, **TINY | change), part, (X, valid))
-    assert (
-        key("channel")
-        == key("channel", epochs=9)
-        == key("channel", align="none", dim_spatial=32)
-        != key("channel", seed=1)
-    )
-    assert key("spatial") == key("spatial", dim_channel=16) != key("spatial", align="none")
+def key(stage, **changes):
+    "The key of a stage."
+    return tiny(**changes).find_stage(stage).key
+
+
+def test_the_key_of_a_stage_follows_what_its_weights_depend_on():
+    assert key("channel") == key("channel", epochs=9)
+    assert key("channel") == key("channel", align="none", dim_spatial=32)
+    assert key("spatial") == key("spatial", dim_channel=16)
+    assert key("spatial") != key("spatial", align="none")
+    channels = CHANNELS[:30]
     for change in (
+        dict(seed=1),
         dict(pretrain_epochs=2),
         dict(layers=2),
         dict(mask_channel=0.5),
         dict(scale="band"),
-        dict(X=X[:-1]),
+        dict(channels=channels),
     ):
         assert key("channel") != key("channel", **change)
 
 
-def test_cache_gives_the_same_model_and_is_used(data, tmp_path):
-    X, y = data
-    first = MSMAE(3, **TINY).pretrain(X, X_target=X[:16], cache=tmp_path).fit(X, y)
-    files = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    second = MSMAE(3, **TINY).pretrain(X, X_target=X[:16], cache=tmp_path).fit(X, y)
-    assert sorted(n.partition("-")[0] + Path(n).suffix for n in files) == [
-        "channel.json",
-        "channel.safetensors",
-        "spatial.json",
-        "spatial.safetensors",
-    ] and files == {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    assert np.array_equal(
-        first.predict_proba(X), second.predict_proba(X)
-    ) and second.align_summary_.keys() == {"before", "after"}
-    MSMAE(3, **TINY).pretrain(X, X_target=X[16:32], cache=tmp_path)
-    assert sorted(p.name.split("-")[0] for p in tmp_path.glob("*.safetensors")) == [
-        "channel",
-        "spatial",
-        "spatial",
+def test_the_stages_say_what_they_use():
+    assert [(s.name, s.uses) for s in tiny().stages()] == [
+        ("channel", ("pool",)),
+        ("spatial", ("pool", "train")),
     ]
+    assert [s.uses for s in tiny(variant="mae_1x1_3x3").stages()] == [("pool",), ("pool",)]
+    assert tiny(variant="vit_1x1_3x3").stages() == []
+    assert tiny(pretrain_epochs=7).stages()[0].epochs == 7
 
 
-@pytest.mark.parametrize("stage", ["channel", "align", "spatial"])
-def test_killed_pretraining_goes_on_to_the_same_weights(data, tmp_path, monkeypatch, stage):
-    """The run dies in the second epoch of a stage; the next one ends with the weights of a run that nobody killed, and leaves no state behind."""
-    import emo_lib.models.msmae as module
+def test_plain_rows_share_their_branches():
+    for stage, variant in (("channel", "mae_1x1"), ("spatial", "mae_3x3")):
+        assert key(stage, variant=variant) == key(stage, variant="mae_1x1_3x3")
+        assert key(stage, variant=variant) != key(stage), "MSMAE leaves padding out"
 
-    X, hyper = data[0], TINY | dict(pretrain_epochs=4)
-    whole = MSMAE(3, **hyper).pretrain(X, X_target=X[:16], cache=tmp_path / "whole")
-    train, seen = module.train, []
 
-    def mortal(net, loss_fn, tensors, **options):
+def test_plain_rows_do_not_depend_on_the_training_samples(data):
+    X, _ = data
+    a = tiny(variant="mae_3x3").pretrain("spatial", X, X[:16])
+    b = tiny(variant="mae_3x3").pretrain("spatial", X)
+    assert are_equal(a.pretrained_["spatial"].weights, b.pretrained_["spatial"].weights)
+
+
+def test_saved_stages_give_the_same_model(data, model, tmp_path):
+    X, y = data
+    loaded = tiny()
+    for stage in model.stages():
+        model.save_stage(stage, tmp_path / f"{stage.name}.safetensors")
+        loaded.load_stage(stage, tmp_path / f"{stage.name}.safetensors")
+    assert np.array_equal(loaded.fit(X, y).predict_proba(X), model.predict_proba(X))
+    assert loaded.pretrained_["spatial"].curves["attention"].keys() == {"before", "after"}
+
+
+@pytest.mark.parametrize("training", ["channel", "align", "spatial"])
+def test_killed_pretraining_resumes_to_the_same_weights(data, tmp_path, monkeypatch, training):
+    X, _ = data
+    checkpoint = tmp_path / "weights.part.safetensors"
+    state = tmp_path / f"weights.part.{training}.safetensors"
+    uninterrupted = pretrain(tiny(pretrain_epochs=4), X, X[:16])
+    train = module.train
+
+    def mortal_train(net, loss_fn, tensors, options, *, checkpoint):
         def loss(*args):
-            seen.append(1)
-            if (
-                f".{stage}." in str(options["checkpoint"])
-                and len(seen) > 2
-                and options["checkpoint"].exists()
-            ):
+            if checkpoint == state and state.exists():
                 raise KeyboardInterrupt
             return loss_fn(*args)
 
-        return train(net, loss, tensors, **options | dict(checkpoint_s=0))
+        return train(net, loss, tensors, options, checkpoint=checkpoint, checkpoint_s=0)
 
-    monkeypatch.setattr(module, "train", mortal)
-    with pytest.raises(KeyboardInterrupt):
-        MSMAE(3, **hyper).pretrain(X, X_target=X[:16], cache=tmp_path / "killed")
-    assert [p for p in (tmp_path / "killed").iterdir() if ".part" in p.name]
-    monkeypatch.setattr(module, "train", train)
-    again = MSMAE(3, **hyper).pretrain(X, X_target=X[:16], cache=tmp_path / "killed")
-    for part in ("channel", "spatial"):
-        for k, v in whole.pretrained_weights_[part].items():
-            assert torch.equal(v, again.pretrained_weights_[part][k]), (part, k)
-    assert whole.pretrain_history_ == again.pretrain_history_ and not [
-        p for p in (tmp_path / "killed").iterdir() if ".part" in p.name
-    ]
+    def start():
+        resumed = tiny(pretrain_epochs=4)
+        for stage in resumed.stages():
+            resumed.pretrain(stage, X, X[:16], checkpoint=checkpoint)
+        return resumed
+
+    with monkeypatch.context() as m:
+        m.setattr(module, "train", mortal_train)
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    assert list(tmp_path.iterdir()) == [state]
+    resumed = start()
+    for name, trained in uninterrupted.pretrained_.items():
+        assert are_equal(trained.weights, resumed.pretrained_[name].weights)
+        assert trained.curves == resumed.pretrained_[name].curves
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_rows_of_table_iii(data, tmp_path, variant):
     X, y = data
-    row, model = VARIANTS[variant], MSMAE(3, **TINY, variant=variant)
-    model.pretrain(X, X_target=X[:16], cache=tmp_path).fit(X, y)
-    assert model.stages == (row.parts if row.pretrains else ()) and {
-        p.name.partition("-")[0] for p in tmp_path.iterdir()
-    } == set(model.stages)
-    assert [getattr(model.net_, part) is not None for part in ("channel", "spatial")] == [
-        part in row.parts for part in ("channel", "spatial")
-    ]
-    moved = {
-        part: not all(torch.equal(v, model.net_.state_dict()[f"{part}.{k}"]) for k, v in w.items())
-        for part, w in getattr(model, "pretrained_weights_", {}).items()
-    }
-    assert moved == {part: row.plain or part == "channel" for part in model.stages}, (
-        "only MSMAE freezes its spatial branch"
-    )
-    model.save(tmp_path / "m.safetensors")
-    assert np.array_equal(
-        MSMAE(3, **TINY, variant=variant).load(tmp_path / "m.safetensors").predict_proba(X),
-        model.predict_proba(X),
-    )
+    row = VARIANTS[variant]
+    m = pretrain(tiny(variant=variant), X, X[:16]).fit(X, y)
+    assert tuple(m.pretrained_) == (row.parts if row.pretrains else ())
+    for part in ("channel", "spatial"):
+        assert (getattr(m.net_, part) is not None) == (part in row.parts)
+    for part, trained in m.pretrained_.items():
+        is_frozen = are_equal(trained.weights, getattr(m.net_, part).state_dict())
+        assert is_frozen == (variant == "msmae" and part == "spatial")
+    m.save(tmp_path / "m.safetensors")
+    loaded = tiny(variant=variant).load(tmp_path / "m.safetensors")
+    assert np.array_equal(loaded.predict_proba(X), m.predict_proba(X))
 
 
-def test_plain_rows_share_branches_and_know_no_target(data, tmp_path):
-    X, _ = data
-    for variant in ("mae_1x1", "mae_3x3", "mae_1x1_3x3"):
-        for target in (X[:16], X[16:32], None):
-            MSMAE(3, **TINY, variant=variant).pretrain(X, X_target=target, cache=tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
-    MSMAE(3, **TINY).pretrain(X, X_target=X[:16], cache=tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 4, (
-        "MSMAE leaves padding out, so its weights are others"
-    )
+@pytest.fixture
+def channel_file(data, tmp_path):
+    "The saved weights of a channel branch."
+    file = tmp_path / "channel.safetensors"
+    m = tiny().pretrain("channel", data[0])
+    m.save_stage("channel", file, {"dataset": "SEED", "scope": "all"})
+    return file
 
 
-def test_what_weights_were_trained_on_stands_beside_them(data, tmp_path):
-    file, _ = MSMAE(3, **TINY).pretrain_channel(
-        data[0], cache=tmp_path, note={"dataset": "SEED", "scope": "all"}
-    )
-    said = json.loads(file.with_suffix(".json").read_text())
-    assert (
-        said["trained_on"]["scope"] == "all"
-        and said["trained_on"]["windows"] == len(data[0])
-        and len(said["trained_on"]["fingerprint"]) == 16
-    )
+def test_what_weights_were_trained_on_stands_beside_them(channel_file):
+    info = json.loads(channel_file.with_suffix(".json").read_text())
+    assert info["trained_on"] == {"dataset": "SEED", "scope": "all"}
+    assert info["parts"] == ["channel"]
+    assert info["params"]["dim_channel"] == 8
 
 
-def test_a_damaged_cache_file_is_named(data, tmp_path):
-    file, _ = MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(ValueError, match=file.name):
-        MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
+def test_a_damaged_file_is_named(channel_file):
+    channel_file.write_bytes(channel_file.read_bytes()[:100])
+    with pytest.raises(ValueError, match=channel_file.name):
+        tiny().load_stage("channel", channel_file)
 
 
-def test_pretraining_on_another_cap(data):
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(parts=5),
+        dict(parts=["other"]),
+        dict(curves=[]),
+        dict(curves={}),
+        dict(n_bands=None),
+    ],
+    ids=str,
+)
+def test_a_damaged_description_is_named(channel_file, change):
+    state, info = read_weights(channel_file)
+    save_weights(channel_file, state, info | change)
+    with pytest.raises(ValueError, match=f"{channel_file.name}.*damaged"):
+        tiny().load_stage("channel", channel_file)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(parts=[]), "expected weights of stage 'channel', found \\[\\]"),
+        (dict(params=None), "expected heads 2, found None"),
+        ({"class": "SAE"}, "expected class MSMAE, found SAE"),
+    ],
+    ids=str,
+)
+def test_a_description_of_something_else_is_named(channel_file, change, words):
+    state, info = read_weights(channel_file)
+    save_weights(channel_file, state, info | change)
+    with pytest.raises(ValueError, match=f"{channel_file.name}: {words}"):
+        tiny().load_stage("channel", channel_file)
+
+
+@pytest.mark.parametrize("change", [dict(heads=4), dict(scale="band")], ids=str)
+def test_branches_of_other_parameters_are_refused(channel_file, change):
+    with pytest.raises(ValueError, match="saved with"):
+        tiny(**change).load_stage("channel", channel_file)
+
+
+def test_another_branch_is_refused(data, channel_file):
+    tiny().pretrain("spatial", data[0]).save_stage("spatial", channel_file)
+    with pytest.raises(ValueError, match="expected weights of stage 'channel', found"):
+        tiny().load_stage("channel", channel_file)
+
+
+def test_a_variant_without_the_stage_refuses_it(data, channel_file):
+    words = "no pre-training stage 'channel'; it has none"
+    with pytest.raises(ValueError, match=words):
+        tiny(variant="vit_1x1").load_stage("channel", channel_file)
+    with pytest.raises(ValueError, match="no pre-training stage 'spatial'; it has channel"):
+        tiny(variant="mae_1x1").pretrain("spatial", data[0])
+
+
+def test_pretraining_on_another_cap(data, tmp_path):
     X, y = data
-    from emo_lib.base.montage import CHANNELS
+    m30 = pretrain(tiny(channels=CHANNELS[::2]), X[:, ::2], X[:16, ::2])
+    m62 = tiny()
+    for stage in m30.stages():
+        m30.save_stage(stage, tmp_path / "w.safetensors")
+        m62.load_stage(stage, tmp_path / "w.safetensors")
+    assert list(m62.fit(X, y).pretrained_) == ["channel", "spatial"]
 
-    m30 = MSMAE(3, channels=CHANNELS[::2], **TINY).pretrain(X[:, ::2], X_target=X[:16, ::2])
-    m62 = MSMAE(3, **TINY)
-    m62.pretrained_weights_ = m30.pretrained_weights_
-    assert m62.fit(X, y).pretrained_
 
-
-def test_saved_files(data, model, tmp_path):
+def test_saved_models(data, model, tmp_path):
     X, _ = data
-    model.save(tmp_path / "all.safetensors")
-    model.save(tmp_path / "pre.safetensors", "pretrained")
-    assert np.array_equal(
-        MSMAE(3, **TINY).load(tmp_path / "all.safetensors").predict_proba(X), model.predict_proba(X)
-    )
-    assert set(MSMAE(3, **TINY).load(tmp_path / "pre.safetensors").pretrained_weights_) == {
-        "channel",
-        "spatial",
-    }
+    file = tmp_path / "all.safetensors"
+    model.save(file)
+    assert np.array_equal(tiny().load(file).predict_proba(X), model.predict_proba(X))
+    assert read_weights(file)[1]["class"] == "MSMAE"
     with pytest.raises(ValueError, match="do not fit"):
-        MSMAE(3, **TINY | dict(dim_channel=16)).load(tmp_path / "all.safetensors")
+        tiny(dim_channel=16).load(file)
     with pytest.raises(ValueError, match="channels"):
-        MSMAE(3, channels=("FP1", "FP2"), **TINY).load(tmp_path / "all.safetensors")
+        tiny(channels=("FP1", "FP2")).load(file)
     with pytest.raises(FileNotFoundError):
-        MSMAE(3, **TINY).load(tmp_path / "nothing.safetensors")
+        tiny().load(tmp_path / "nothing.safetensors")
     save_weights(tmp_path / "foreign.safetensors", {"a": torch.zeros(2)}, {})
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="do not fit"):
         load_weights(tmp_path / "foreign.safetensors", model.net_)
-    assert read_weights(tmp_path / "all.safetensors")[1]["class"] == "MSMAE"
+    with pytest.raises(ValueError, match="expected class MSMAE, found None"):
+        tiny().load(tmp_path / "foreign.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -297,6 +346,8 @@ def test_saved_files(data, model, tmp_path):
         ("seed", -1),
         ("region_norm", 1),
         ("batch_size", "32"),
+        ("decoder_spatial", 2),
+        ("pretrain_batch_size", 1),
     ],
 )
 def test_impossible_values_are_refused_in_one_line(name, value):
@@ -319,73 +370,36 @@ def test_bad_input(data, model):
         model.fit(X, y + 1)
     with pytest.raises(TypeError, match="pretrain_epoch'"):
         MSMAE(3, pretrain_epoch=3)
-    with pytest.raises(ValueError, match="one of|among|CHANNELS|cells|unknown|XX"):
-        MSMAE(3, channels=("XX", "FP2"), **TINY).fit(X[:, :2], y)
+    with pytest.raises(ValueError, match="unknown 'XX'"):
+        tiny(channels=("XX", "FP2")).fit(X[:, :2], y)
+    with pytest.raises(ValueError, match="5 bands as in training, found 4"):
+        tiny().pretrain("spatial", X, X[..., :4])
 
 
-def test_clone_keeps_parameters_and_drops_weights(model):
-    c = clone(model)
-    assert (
-        c.get_params() == model.get_params()
-        and not hasattr(c, "pretrained_weights_")
-        and not hasattr(c, "net_")
-    )
+def test_clone_keeps_parameters_and_drops_weights(data, model):
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert not copy.pretrained_
+    with pytest.raises(ValueError, match="not fitted"):
+        copy.predict(data[0])
 
 
 def test_mask_numbers_when_samples_differ():
-    valid = (
-        torch.rand(200, 81, generator=torch.Generator().manual_seed(0))
-        < torch.linspace(0.05, 1, 200)[:, None]
-    )
+    share = torch.linspace(0.05, 1, 200)[:, None]
+    valid = torch.rand(200, 81, generator=torch.Generator().manual_seed(0)) < share
     valid[:, 0] = True
     visible, omega = random_mask(valid, 0.75, torch.Generator().manual_seed(1))
-    p = valid.sum(1)
-    assert torch.equal(
-        visible.sum(1), (p * 0.25 + 1e-6).floor().long().clamp(min=1)
-    ) and torch.equal(visible | omega, valid)
+    expected = (valid.sum(1) * 0.25 + 1e-6).floor().long().clamp(min=1)
+    assert torch.equal(visible.sum(1), expected)
+    assert torch.equal(visible | omega, valid)
 
 
 def test_table_1_size():
-    m = MSMAE(3)
-    m.n_bands_ = 5
-    assert sum(p.numel() for p in m._build().parameters()) == 17182216 and isinstance(
-        m._build(), MSMAENet
-    )
+    net = MSMAE(3).make_net(5)
+    assert isinstance(net, MSMAENet)
+    assert sum(p.numel() for p in net.parameters()) == 17_182_216
 
 
 def test_importing_the_model_needs_no_mne():
-    subprocess.run(
-        [sys.executable, "-c", "import sys, emo_lib.models.msmae; sys.exit('mne' in sys.modules)"],
-        check=True,
-    )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        dict(parts=5),
-        dict(parts=[]),
-        dict(parts=["other"]),
-        dict(curves=[]),
-        dict(curves={}),
-        dict(params=None),
-        dict(n_bands=None),
-    ],
-)
-def test_a_damaged_description_of_branches_is_named(data, tmp_path, change):
-    file, _ = MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
-    state, info = read_weights(file)
-    save_weights(file, state, info | change)
-    with pytest.raises(ValueError, match=f"{file.name}.*damaged"):
-        MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
-
-
-def test_pretrained_branches_of_other_parameters_and_other_branches_are_refused(data, tmp_path):
-    file, _ = MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
-    for change in (dict(heads=4), dict(scale="band")):
-        with pytest.raises(ValueError, match="saved with"):
-            MSMAE(3, **TINY | change).load(file)
-    other, _ = MSMAE(3, **TINY).pretrain_spatial(data[0], cache=tmp_path)
-    file.write_bytes(other.read_bytes())
-    with pytest.raises(ValueError, match="channel branch, found others"):
-        MSMAE(3, **TINY).pretrain_channel(data[0], cache=tmp_path)
+    program = "import sys, emo_lib.models.msmae; sys.exit('mne' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

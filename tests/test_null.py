@@ -43,14 +43,12 @@ def score(fs, name):
         key = fold.train.tobytes()  # 1 -> 2 and 1 -> 3 have one model
         if key not in fitted:
             model = make_model(name, n_classes=3, **SMALL[name])
-            if hasattr(model, "pretrain"):
-                trained = trained or model.pretrain(
-                    x[fold.pool], X_target=x[fold.train]
-                )  # once: labels play no part in it
-                model.pretrained_weights_, model.pretrain_history_ = (
-                    trained.pretrained_weights_,
-                    trained.pretrain_history_,
-                )
+            if model.stages() and trained is None:  # once: labels play no part in it
+                for stage in model.stages():
+                    model.pretrain(stage, x[fold.pool], train=x[fold.train])
+                trained = model.pretrained_
+            if trained is not None:
+                model.pretrained_ = trained
             fitted[key] = model.fit(x[fold.train], y[fold.train])
         found.append((fitted[key].predict(x[fold.test]) == y[fold.test]).mean())
     return np.mean(found)

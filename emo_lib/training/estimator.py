@@ -283,12 +283,13 @@ class NetworkClassifier(TrainingOptions, Classifier):
     def _fit(self, train_samples, val, adapt):
         self.net_ = self._new_net(self.seed)
         self.set_statistics(self.net_, train_samples)
-        self._train_net(self.tensors(train_samples), train_samples.label, val)
+        inputs = self.tensors(train_samples)
+        self._train_net(inputs, train_samples.label, self._score_on(val))
 
-    def _train_net(self, inputs, y, val):
-        "Train `net_` on `inputs` (tuple of tensors) with labels y."
+    def _train_net(self, inputs, y, val_fn):
+        "Train `net_` on `inputs` (tuple of tensors) with labels y; `val_fn` as in `train`."
         data = (*inputs, torch.tensor(y, device=self.device_))
-        self.history_ = train(self.net_, self.loss, data, self, val_fn=self._score_on(val))
+        self.history_ = train(self.net_, self.loss, data, self, val_fn=val_fn)
 
     def _score_on(self, val):
         "A score for `train`: minus the mean cross-entropy on the Samples `val`, or None."

@@ -31,11 +31,14 @@ class Stage:
         The unlabelled samples that the stage is trained on.
     key : str
         Sixteen digits that name all that its weights depend on besides these samples.
+    epochs : int
+        Passes over the pool, to estimate the time it takes.
     """
 
     name: str
     uses: tuple = ("pool",)
     key: str = ""
+    epochs: int = 1
 
 
 @dataclass(frozen=True)
