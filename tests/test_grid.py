@@ -1,7 +1,8 @@
-"""The grid as a user meets it: run, killed, started twice, fed with wrong parameters and damaged results."""
+"""The grid as a user meets it: run, killed, started twice, fed with wrong parameters and damage."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,46 +12,46 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emo_lib.run.grid import GridError, changed_demo, read_grid
+from emo_lib.papers.configuration import changed_demo, read_configuration
+from emo_lib.run.cells import FoldStore
+from emo_lib.run.grid import GridError
+
+pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
-TINY = dict(
-    name="tiny",
-    data={"SEED": {"twin": {"subjects": 2, "seconds_per_trial": 6}, "window_s": 1.0}},
-    models={"svm": None},
-)
+DATA = {"SEED": {"twin": {"subjects": 2, "seconds_per_trial": 6}, "window_s": 1.0}}
+SESSIONS = dict(paper="msmae", models={"svm": None})
+TINY = dict(name="tiny", data=DATA, experiments={"msmae": SESSIONS}, reports=["msmae.table2"])
+TABLE = "reports/tiny/msmae.table2.md"
+RESULTS = "runs/tiny/results/msmae"
 
 
-def start(repo, folder, config=None, *args, **popen):
-    "Start snakemake on `config` in `folder`; stdout and stderr come as one text."
+def with_experiment(**changes):
+    "TINY with a changed experiment."
+    return TINY | dict(experiments={"msmae": SESSIONS | changes})
+
+
+def command(repo, folder, config=None, *arguments):
+    "(command line, environment) of snakemake on `config` in `folder`."
     (folder / "config.yaml").write_text(yaml.safe_dump(config or TINY))
     env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    cmd = [
-        BIN / "snakemake",
-        "--snakefile",
-        repo / "workflow/Snakefile",
-        "--directory",
-        folder,
-        "--configfile",
-        folder / "config.yaml",
-        *args,
-    ]
-    return subprocess.Popen(
-        cmd,
-        cwd=folder,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **popen,
-    )
+    files = ["--snakefile", repo / "workflow/Snakefile", "--directory", folder]
+    files += ["--configfile", folder / "config.yaml"]
+    return [BIN / "snakemake", *files, *arguments], env
 
 
-def snakemake(repo, folder, config=None, *args):
+def start(repo, folder, config=None, *arguments, **popen):
+    "Start snakemake; stdout and stderr come as one text."
+    line, env = command(repo, folder, config, *arguments)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(line, cwd=folder, env=env, **pipes, **popen)
+
+
+def snakemake(repo, folder, config=None, *arguments):
     "Run snakemake to its end -> (exit code, output)."
-    p = start(repo, folder, config, *args)
-    out, _ = p.communicate(timeout=600)
-    return p.returncode, out
+    process = start(repo, folder, config, *arguments)
+    output, _ = process.communicate(timeout=600)
+    return process.returncode, output
 
 
 def wait_for(condition, what, seconds=120):
@@ -64,321 +65,297 @@ def wait_for(condition, what, seconds=120):
 def done(repo, tmp_path_factory):
     "A finished tiny grid."
     folder = tmp_path_factory.mktemp("grid")
-    code, out = snakemake(repo, folder)
-    assert code == 0, out[-4000:]
+    code, output = snakemake(repo, folder)
+    assert code == 0, output[-4000:]
     return folder
 
 
 def test_one_command_ends_with_a_table_that_says_synthetic(done):
-    table = (done / "reports/tiny/table2.md").read_text()
-    assert "SYNTHETIC" in table and "svm" in table.lower()
-    result = json.loads((done / "runs/tiny/results/SEED__svm__seed0.json").read_text())
-    assert len(result["folds"]) == 2 * 6 and result["provenance"]["data"] == "synthetic"
-    for name in ("table2.csv", "table2.html", "fig3_SEED.html", "fig4_SEED.html", "table.ipynb"):
+    table = (done / TABLE).read_text()
+    assert "SYNTHETIC" in table
+    assert "svm" in table.lower()
+    result = json.loads((done / RESULTS / "SEED__svm__seed0.json").read_text())
+    assert len(result["folds"]) == 2 * 6
+    assert result["provenance"]["data"] == "synthetic"
+    assert (done / RESULTS / result["predictions"]).stat().st_size > 0
+    for name in ("msmae.table2.csv", "msmae.table2.html", "report.ipynb"):
         assert (done / "reports/tiny" / name).stat().st_size > 0, name
-    assert "SYNTHETIC" in (done / "reports/tiny/fig3_SEED.html").read_text()
+    figures = list((done / "reports/tiny").glob("*fig*.html"))
+    assert figures
+    assert all("SYNTHETIC" in file.read_text() for file in figures)
 
 
-STUDIED = TINY | dict(
+SMALL = dict(
+    model="msmae",
+    dim_channel=8,
+    dim_spatial=8,
+    layers=1,
+    heads=2,
+    pretrain_epochs=1,
+    pretrain_batch_size=64,
+    epochs=1,
+)
+STUDIED = dict(
     name="studied",
     cells_per_job=3,
-    missing=[0, 20],
+    data=DATA,
     sources={"FACED": {"twin": {"subjects": 1, "seconds_per_trial": 2}, "window_s": 1.0}},
-    models={
-        "small": dict(
-            model="msmae",
-            dim_channel=8,
-            dim_spatial=8,
-            layers=1,
-            heads=2,
-            pretrain_epochs=1,
-            pretrain_batch_size=64,
-            epochs=1,
+    experiments={
+        "msmae": dict(
+            paper="msmae",
+            missing=[0, 20],
+            models={"small": SMALL},
+            studies={
+                "table3": {"vary": {"variant": ["vit_1x1", "msmae"]}, "models": ["small"]},
+                "transfer": {"vary": {"pretrain_on": [None, "FACED"]}, "models": ["small"]},
+                "labels": {"vary": {"trials_per_class": [1, None]}, "models": ["small"]},
+            },
+            views=["table3"],
         )
     },
-    studies={
-        "table3": {"vary": {"variant": ["vit_1x1", "msmae"]}, "models": ["small"]},
-        "transfer": {"vary": {"pretrain_on": [None, "FACED"]}, "models": ["small"]},
-        "labels": {"vary": {"trials_per_class": [1, None]}, "models": ["small"]},
-    },
+    reports=[
+        f"msmae.{name}"
+        for name in ("table2", "table3", "transfer", "labels", "missing", "directions")
+    ],
 )
 
 
 @pytest.fixture(scope="module")
 def studied(repo, tmp_path_factory):
-    "A finished tiny grid with studies, a source and batches of cells, and what its dry run said before."
+    "A finished tiny grid with studies, a source and batches of cells, and its dry run."
     folder = tmp_path_factory.mktemp("studied")
     code, plan = snakemake(repo, folder, STUDIED, "-n")
     assert code == 0, plan[-4000:]
-    code, out = snakemake(repo, folder, STUDIED)
-    assert code == 0, out[-4000:]
+    code, output = snakemake(repo, folder, STUDIED)
+    assert code == 0, output[-4000:]
     return folder, plan
 
 
-def test_a_dry_run_tells_jobs_cells_and_hours(studied):
+def test_a_dry_run_states_jobs_cells_and_hours(studied):
     plan = studied[1]
-    jobs = int(next(l for l in plan.splitlines() if l.startswith("total ")).split()[1])
-    assert (
-        f"studied: {jobs} jobs" in plan
-        and "4 cells on SEED, of them 1 main" in plan
-        and "ESTIMATE" in plan
-        and "SEED, msmae:" in plan
-    )
+    jobs = int(next(line for line in plan.splitlines() if line.startswith("total ")).split()[1])
+    assert f"studied: {jobs} jobs" in plan
+    assert "4 cells on SEED, of them 1 main" in plan
+    assert "SEED, msmae:" in plan
     assert plan.count("ESTIMATE") == 1
 
 
 def test_studies_and_views_end_in_tables_and_figures(studied):
     folder, _ = studied
     reports = folder / "reports/studied"
-    for name in (
-        "table2.md",
-        "table3.md",
-        "transfer.md",
-        "labels.md",
-        "missing.md",
-        "directions.md",
-        "fig5_SEED.html",
-        "fig6_SEED.html",
-        "fig7_SEED.html",
-        "fig_missing_SEED.html",
-        "fig_labels_SEED.html",
-    ):
-        assert "SYNTHETIC" in (reports / name).read_text(), name
+    for report in STUDIED["reports"]:
+        assert "SYNTHETIC" in (reports / f"{report}.md").read_text(), report
     assert not list(reports.glob("*scopes*"))
-    results = {
-        f.stem: json.loads(f.read_text()) for f in (folder / "runs/studied/results").glob("*.json")
-    }
-    assert set(results) == {
-        f"SEED__{c}"
-        for c in (
-            "small__seed0",
-            "small__variant-vit_1x1__seed0",
-            "small__pretrain_on-FACED__seed0",
-            "small__trials_per_class-1__seed0",
-        )
-    }
+    assert (folder / "runs/studied/views/msmae/SEED.json").exists()
+    files = (folder / "runs/studied/results/msmae").glob("*.json")
+    results = {file.stem: json.loads(file.read_text()) for file in files}
+    changes = ("", "variant-vit_1x1__", "pretrain_on-FACED__", "trials_per_class-1__")
+    assert set(results) == {f"SEED__small__{change}seed0" for change in changes}
     main, moved = results["SEED__small__seed0"], results["SEED__small__pretrain_on-FACED__seed0"]
-    assert (
-        main["provenance"]["pretrained_on"] is None
-        and moved["provenance"]["pretrained_on"]["dataset"] == "FACED"
-    )
-    assert (
-        [m["k"] for m in main["folds"][0]["missing"]] == [0, 20]
-        and "missing" not in moved["folds"][0]
-        and len(main["folds"][0]["curve"]) == 1
-    )
-    assert not list((folder / "runs/studied/results/.partial").iterdir())
+    assert main["provenance"]["pretrained_on"] is None
+    assert moved["provenance"]["pretrained_on"]["dataset"] == "FACED"
+    assert [m["k"] for m in main["folds"][0]["missing"]] == [0, 20]
+    assert moved["folds"][0]["missing"] == []
+    assert len(main["folds"][0]["curve"]) == 1
+    assert not list((folder / "runs/studied/results/msmae/.partial").iterdir())
 
 
-def test_a_result_that_is_gone_is_made_again_and_no_other(repo, studied):
+def without_seconds(text):
+    return [fold | {"seconds": 0} for fold in json.loads(text)["folds"]]
+
+
+def test_a_deleted_result_is_made_again_and_no_other(repo, studied):
     folder, _ = studied
-    results = folder / "runs/studied/results"
-    before = {f: f.read_text() for f in results.glob("*.json")}
-    gone = results / "SEED__small__trials_per_class-1__seed0.json"  # of a batch of three
-    gone.unlink()
-    code, out = snakemake(repo, folder, STUDIED, "--until", "cells_SEED_pre_trained_1")
-    assert code == 0, out[-3000:]
-
-    def folds(text):
-        return [
-            {k: v for k, v in fold.items() if k != "seconds"} for fold in json.loads(text)["folds"]
-        ]
-
-    assert folds(gone.read_text()) == folds(before[gone]) and all(
-        f.read_text() == text for f, text in before.items() if f != gone
-    )
+    results = folder / "runs/studied/results/msmae"
+    before = {file: file.read_text() for file in results.glob("*.json")}
+    deleted = results / "SEED__small__trials_per_class-1__seed0.json"  # of a batch of three
+    deleted.unlink()
+    code, output = snakemake(repo, folder, STUDIED, "--until", "cells_SEED_pre_trained_1")
+    assert code == 0, output[-3000:]
+    assert without_seconds(deleted.read_text()) == without_seconds(before.pop(deleted))
+    assert all(file.read_text() == text for file, text in before.items())
 
 
 def test_a_second_run_does_nothing(repo, done):
-    code, out = snakemake(repo, done)
-    assert code == 0 and "Nothing to be done" in out
+    code, output = snakemake(repo, done)
+    assert code == 0
+    assert "Nothing to be done" in output
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "config, words",
     [
-        (dict(sede=1), "sede: unknown parameter"),
-        (dict(seed="zero"), "seed"),
-        (dict(models={"smv": None}), "smv"),
-        (dict(models={"svm": {"c": 1.0}}), "c"),
-        (dict(models={"msmae": {"epochs": -1}}), "epochs"),
-        (dict(models={"msmae": {"mask_channel": 1.5}}), "mask_channel"),
-        (dict(options={"scope": "everything"}), "everything"),
-        (dict(data={"SEED": {"twin": {"subjects": 0}}}), "subjects"),
-        (dict(data={"SEED": {"twin": {"subjects": 1}, "feature": "de_LSD"}}), "de_LSD"),
-        (dict(data={"SEED": {"root": "no/such/folder"}}), "no/such/folder"),
-        (dict(data={"SEED": {"root": " "}}), "empty name"),
-        (dict(data={"SEED": {"twin": {"subjects": 99}}}), "at most 15"),
-        (dict(data={"SEED": {"twin": {"seconds_per_trial": 6}, "window_s": 7}}), "within a trial"),
-        (dict(data={"BIDS": {"twin": {}}}), "no twin of BIDS"),
-        (dict(models={"svm": {"seed": 3}}), "seed"),
-        (dict(name=".."), "name"),
-        (dict(seed=True), "seed"),
-        (dict(missing=[-1]), "missing"),
-        (dict(cells_per_job=0), "cells_per_job"),
-        (dict(models={"other": {"model": "smv"}}), "smv"),
+        (TINY | dict(sede=1), "sede: unknown parameter"),
+        (TINY | dict(seed="zero"), "seed"),
+        (TINY | dict(seed=True), "seed"),
+        (TINY | dict(name=".."), "name"),
+        (TINY | dict(cells_per_job=0), "cells_per_job"),
+        (TINY | dict(reports=["msmae.table9"]), "msmae.table9"),
+        (with_experiment(models={"smv": None}), "smv"),
+        (with_experiment(models={"svm": {"c": 1.0}}), "c"),
+        (with_experiment(models={"svm": {"seed": 3}}), "seed"),
+        (with_experiment(models={"msmae": {"epochs": -1}}), "epochs"),
+        (with_experiment(models={"msmae": {"mask_channel": 1.5}}), "mask_channel"),
+        (with_experiment(models={"other": {"model": "smv"}}), "smv"),
+        (with_experiment(protocol={"name": "cross_session", "scope": "everything"}), "everything"),
+        (with_experiment(protocol={"name": "cross_sesion"}), "cross_sesion"),
+        (with_experiment(samples={"kind": "trial"}), "windows"),
+        (with_experiment(paper="nobody"), "nobody"),
+        (with_experiment(missing=[-1]), "missing"),
+        (with_experiment(data=["SEED-V"]), "SEED-V"),
         (
-            dict(studies={"scopes": {"vary": {"scop": ["all"]}, "models": ["svm"]}}),
+            with_experiment(studies={"scopes": {"vary": {"scop": ["all"]}, "models": ["svm"]}}),
             "studies.scopes",
         ),
         (
-            dict(studies={"transfer": {"vary": {"pretrain_on": ["FACED"]}, "models": ["svm"]}}),
+            with_experiment(
+                studies={"transfer": {"vary": {"pretrain_on": ["FACED"]}, "models": ["svm"]}}
+            ),
             "there are none",
         ),
-        (dict(sources={"SEED": {"twin": {}}}), "stand in data too"),
+        (TINY | dict(data={"SEED": {"twin": {"subjects": 0}}}), "subjects"),
+        (TINY | dict(data={"SEED": {"twin": {}, "feature": "de_LSD"}}), "de_LSD"),
+        (TINY | dict(data={"SEED": {"root": "no/such/folder"}}), "no/such/folder"),
+        (TINY | dict(data={"SEED": {"root": " "}}), "empty name"),
+        (TINY | dict(data={"SEED": {"twin": {"subjects": 99}}}), "at most 15"),
+        (
+            TINY | dict(data={"SEED": {"twin": {"seconds_per_trial": 6}, "window_s": 7}}),
+            "within a trial",
+        ),
+        (TINY | dict(data={"BIDS": {"twin": {}}}), "no twin of BIDS"),
+        (TINY | dict(sources={"SEED": {"twin": {}}}), "listed in data too"),
     ],
 )
-def test_wrong_parameters_are_one_line(change, said):
-    with pytest.raises(GridError) as e:
-        read_grid(TINY | change)
-    assert said in str(e.value) and len(str(e.value).splitlines()) == 1
+def test_wrong_parameters_are_one_line(config, words):
+    with pytest.raises(GridError) as caught:
+        read_configuration(config)
+    assert words in str(caught.value)
+    assert len(caught.value.problems) == 1
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "config, words",
     [
-        (dict(sede=1), "sede: unknown parameter"),
-        (dict(data={"SEED": {"root": "no/such/folder"}}), "no/such/folder"),
-        (
-            dict(studies={"scopes": {"vary": {"scop": ["all"]}, "models": ["svm"]}}),
-            "studies.scopes",
-        ),
+        (TINY | dict(sede=1), "sede: unknown parameter"),
+        (TINY | dict(data={"SEED": {"root": "no/such/folder"}}), "no/such/folder"),
+        (with_experiment(studies={"labels": {"vary": {"scop": [1]}, "models": ["svm"]}}), "labels"),
     ],
 )
-def test_wrong_parameters_are_refused_before_anything_runs(repo, tmp_path, change, said):
-    code, out = snakemake(repo, tmp_path, TINY | change)
-    assert code == 1 and "Traceback" not in out and said in out
-    ours = [
-        l
-        for l in out.splitlines()
-        if l.strip() and not l.startswith("Using workflow specific profile")
-    ]  # Snakemake's own greeting
-    assert len(ours) == 1, out
-    assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists()
+def test_wrong_parameters_are_refused_before_anything_runs(repo, tmp_path, config, words):
+    code, output = snakemake(repo, tmp_path, config)
+    assert code == 1
+    assert "Traceback" not in output
+    assert words in output
+    greeting = "Using workflow specific profile"
+    own = [x for x in output.splitlines() if x.strip() and not x.startswith(greeting)]
+    assert len(own) == 2, output
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "data").exists()
 
 
 def test_papermill_alone_refuses_an_unknown_parameter_too(repo, done):
     job = dict(
         dataset="SEED", features="runs/tiny/features/SEED", model="svm", out="never.json", sede=1
     )
-    run = subprocess.run(
-        [
-            BIN / "papermill",
-            "--no-progress-bar",
-            repo / "nbs/jobs/cell.ipynb",
-            "refused.ipynb",
-            "-y",
-            json.dumps(job),
-        ],
-        cwd=done,
-        capture_output=True,
-        text=True,
-    )
-    assert (
-        run.returncode == 1
-        and "sede: unknown parameter" in run.stderr
-        and not (done / "never.json").exists()
-    )
+    line = [BIN / "papermill", "--no-progress-bar", repo / "nbs/jobs/cell.ipynb", "refused.ipynb"]
+    run = subprocess.run([*line, "-y", json.dumps(job)], cwd=done, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "sede: unknown parameter" in run.stderr
+    assert not (done / "never.json").exists()
 
 
-def test_killed_grid_goes_on_and_repeats_nothing(repo, tmp_path):
-    p = start(repo, tmp_path, start_new_session=True)
+def test_a_killed_grid_resumes_and_repeats_nothing(repo, tmp_path):
+    process = start(repo, tmp_path, start_new_session=True)
     features = tmp_path / "runs/tiny/features/SEED/features.json"
-    wait_for(
-        lambda: list(tmp_path.glob("runs/tiny/notebooks/cell-*.ipynb")), "the cell's start"
-    )  # so the features are finished
-    os.killpg(p.pid, signal.SIGKILL)
-    p.wait()
-    assert not (tmp_path / "reports/tiny/table2.md").exists()
+    notebooks = "runs/tiny/notebooks/msmae/cell-*.ipynb"
+    wait_for(lambda: list(tmp_path.glob(notebooks)), "the cell's start")  # features are finished
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / TABLE).exists()
     before = features.stat().st_mtime_ns
-    code, out = snakemake(repo, tmp_path)
-    assert code == 0, out[-4000:]
-    assert (
-        features.stat().st_mtime_ns == before
-        and "rule twin:" not in out
-        and (tmp_path / "reports/tiny/table2.md").exists()
-    )
+    code, output = snakemake(repo, tmp_path)
+    assert code == 0, output[-4000:]
+    assert features.stat().st_mtime_ns == before
+    assert "rule twin:" not in output
+    assert (tmp_path / TABLE).exists()
 
 
 def test_kill_while_the_twin_is_written(repo, tmp_path):
-    p = start(repo, tmp_path, start_new_session=True)
+    process = start(repo, tmp_path, start_new_session=True)
     wait_for(lambda: any((tmp_path / "data").rglob("*.mat")), "the first file of the twin")
-    os.killpg(p.pid, signal.SIGKILL)
-    p.wait()
-    code, out = snakemake(repo, tmp_path)
-    assert code == 0, out[-4000:]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    code, output = snakemake(repo, tmp_path)
+    assert code == 0, output[-4000:]
 
 
 def test_two_grids_in_one_folder(repo, tmp_path):
     first = start(repo, tmp_path, start_new_session=True)
     try:
         wait_for((tmp_path / "runs/tiny/.lock").exists, "the lock")
-        code, out = snakemake(repo, tmp_path)
-        assert code == 1 and "another grid is running" in out
+        code, output = snakemake(repo, tmp_path)
+        assert code == 1
+        assert "another grid is running" in output
     finally:
-        out, _ = first.communicate(timeout=600)
-    assert first.returncode == 0, out[-3000:]
+        output, _ = first.communicate(timeout=600)
+    assert first.returncode == 0, output[-3000:]
 
 
-def test_a_kernel_killed_inside_a_cell_fails_the_job_and_nothing_else(repo, tmp_path, done):
+def test_a_kernel_killed_inside_a_cell_fails_the_job_and_nothing_else(repo, tmp_path):
     import psutil
 
-    config = TINY | dict(models={"dgcnn": {"epochs": 200}, "svm": None}, views=False)
-    p = start(repo, tmp_path, config)
-
-    def kernels():
-        try:
-            return [
-                c
-                for c in psutil.Process(p.pid).children(recursive=True)
-                if "ipykernel_launcher" in " ".join(c.cmdline())
-            ]
-        except psutil.Error:
-            return []
-
-    def victim():
-        for c in kernels():
-            try:
-                parent = " ".join(c.parent().cmdline())
-                if "cell.ipynb" in parent and "dgcnn" in parent and folds("SEED__dgcnn"):
-                    return c
-            except psutil.Error:
-                continue
+    config = with_experiment(models={"dgcnn": {"epochs": 200}, "svm": None}, views=None)
+    process = start(repo, tmp_path, config)
+    results = tmp_path / RESULTS
 
     def folds(cell):
-        return list((tmp_path / "runs/tiny/results/.partial").glob(f"{cell}*/*.json"))
+        return list((results / ".partial").glob(f"{cell}*/*.json"))
+
+    def kernel_of_the_network():
+        try:
+            children = psutil.Process(process.pid).children(recursive=True)
+            for child in children:
+                parent = " ".join(child.parent().cmdline())
+                is_kernel = "ipykernel_launcher" in " ".join(child.cmdline())
+                if is_kernel and "cell.ipynb" in parent and "dgcnn" in parent:
+                    return child
+        except psutil.Error:
+            return None
+        return None
 
     found = []
-    wait_for(lambda: found.append(victim()) or found[-1], "a fold of the network's cell")
-    found[-1].kill()
-    out, _ = p.communicate(timeout=600)
-    results = tmp_path / "runs/tiny/results"
-    assert (
-        p.returncode == 1
-        and not (results / "SEED__dgcnn__seed0.json").exists()
-        and (results / "SEED__svm__seed0.json").exists()
-    ), out[-3000:]
-    assert not (tmp_path / "reports/tiny/table2.md").exists()
-    kept = {f: f.stat().st_mtime_ns for f in folds("SEED__dgcnn")}
+
+    def is_ready():
+        kernel = kernel_of_the_network()
+        if kernel and folds("SEED__dgcnn"):
+            found.append(kernel)
+        return bool(found)
+
+    wait_for(is_ready, "a fold of the network's cell")
+    found[0].kill()
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output[-3000:]
+    assert not (results / "SEED__dgcnn__seed0.json").exists()
+    assert (results / "SEED__svm__seed0.json").exists()
+    assert not (tmp_path / TABLE).exists()
+    kept = {file: file.stat().st_mtime_ns for file in folds("SEED__dgcnn")}
     svm = (results / "SEED__svm__seed0.json").stat().st_mtime_ns
     second = start(repo, tmp_path, config)
     wait_for(
         lambda: len(folds("SEED__dgcnn")) > len(kept) or second.poll() is not None, "the next fold"
     )
-    assert kept and all(f.stat().st_mtime_ns == t for f, t in kept.items() if f.exists()), (
-        "finished folds are not repeated"
-    )
-    out, _ = second.communicate(timeout=600)
-    assert second.returncode == 0 and (tmp_path / "reports/tiny/table2.md").exists(), out[-3000:]
-    assert (results / "SEED__svm__seed0.json").stat().st_mtime_ns == svm and not folds(
-        "SEED__dgcnn"
-    )
+    assert kept
+    for file, written in kept.items():
+        assert not file.exists() or file.stat().st_mtime_ns == written, "a fold was repeated"
+    output, _ = second.communicate(timeout=600)
+    assert second.returncode == 0, output[-3000:]
+    assert (tmp_path / TABLE).exists()
+    assert (results / "SEED__svm__seed0.json").stat().st_mtime_ns == svm
+    assert not folds("SEED__dgcnn")
 
 
-def test_a_damaged_result_is_named_by_the_table(repo, done, tmp_path):
-    import shutil
-
-    shutil.copytree(done / "runs/tiny/results", tmp_path / "results")
+def test_a_damaged_result_is_named_by_the_table(done, tmp_path):
+    shutil.copytree(done / RESULTS, tmp_path / "results")
     victim = tmp_path / "results/SEED__svm__seed0.json"
     victim.write_text(victim.read_text()[:200])
     run = subprocess.run(
@@ -386,179 +363,172 @@ def test_a_damaged_result_is_named_by_the_table(repo, done, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert run.returncode == 1 and victim.name in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode == 1
+    assert victim.name in run.stderr
+    assert "Traceback" not in run.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_result_does_not_cost_the_last_good_table(repo, done, tmp_path):
-    import shutil
-
-    shutil.copytree(done, tmp_path / "copy", ignore=shutil.ignore_patterns(".snakemake"))
     folder = tmp_path / "copy"
-    good = (folder / "reports/tiny/table2.md").read_text()
-    victim = folder / "runs/tiny/results/SEED__svm__seed0.json"
+    shutil.copytree(done, folder, ignore=shutil.ignore_patterns(".snakemake"))
+    good = (folder / TABLE).read_text()
+    victim = folder / RESULTS / "SEED__svm__seed0.json"
     victim.write_text(victim.read_text()[:200])
-    code, out = snakemake(repo, folder)
-    assert (
-        code == 1 and victim.name in out and (folder / "reports/tiny/table2.md").read_text() == good
-    ), out[-2000:]
+    code, output = snakemake(repo, folder)
+    assert code == 1, output[-2000:]
+    assert victim.name in output
+    assert (folder / TABLE).read_text() == good
     victim.unlink()
-    assert (
-        snakemake(repo, folder)[0] == 0
-        and "SYNTHETIC" in (folder / "reports/tiny/table2.md").read_text()
-    )
+    assert snakemake(repo, folder)[0] == 0
+    assert "SYNTHETIC" in (folder / TABLE).read_text()
 
 
-def test_the_paper_configuration_plans_every_cell(repo, tmp_path):
-    "The number of jobs and an estimate of hours; networks are made small here, because theirs take a minute to time."
-    config = yaml.safe_load((repo / "workflow/config/paper.yaml").read_text())
-    assert set(config["models"]) == {
-        "svm",
-        "vit",
-        "simplevit",
-        "fbccnn",
-        "stnet",
-        "dgcnn",
-        "msmae",
-    } and not any(config["models"].values())
+def test_the_papers_configuration_plans_every_cell(repo, tmp_path):
+    "Jobs and an estimate of hours; networks are small here, because theirs take a minute to time."
+    config = yaml.safe_load((repo / "workflow/config/msmae.yaml").read_text())
+    models = config["experiments"]["msmae"]["models"]
+    assert set(models) == {"svm", "vit", "simplevit", "fbccnn", "stnet", "dgcnn", "msmae"}
+    assert not any(models.values()), "the defaults are the paper's values"
     thin = dict(dim=8, layers=1, heads=1, head_width=4, patch=3)
-    config["models"] |= {
+    models |= {
         "vit": thin,
         "simplevit": thin,
         "fbccnn": {"width": 0.05},
         "stnet": {"width": 0.05},
         "msmae": dict(dim_channel=8, dim_spatial=8, layers=1, heads=2),
     }
-    code, out = snakemake(repo, tmp_path, config, "-n")
-    cells = (
-        2 * 15 * (7 + 6 + 1 + 2 + 4 + 2)
-    )  # data sets x subjects x (main, variants, FACED, scopes, labels, seeds)
-    assert code == 0 and str(cells) in [
-        w for l in out.splitlines() if l.startswith("cell ") for w in l.split()
-    ], out[-2000:]
-    jobs = next(l for l in out.splitlines() if l.startswith("total ")).split()[1]
-    assert (
-        f"paper: {jobs} jobs" in out
-        and f"{cells} cells" in out
-        and "ESTIMATE" in out
-        and " h of one core" in out
-    )
-
-
-def real_bids(repo):
-    return Path(os.environ.get("EMO_BIDS_REAL") or repo.parent / "shared/data/muse-p300")
+    code, output = snakemake(repo, tmp_path, config, "-n")
+    assert code == 0, output[-2000:]
+    # data sets x subjects x (main, variants, FACED, scopes, labels, seeds)
+    cells = 2 * 15 * (7 + 6 + 1 + 2 + 4 + 2)
+    planned = [line.split() for line in output.splitlines() if line.startswith("cell ")]
+    assert str(cells) in planned[0]
+    jobs = next(line for line in output.splitlines() if line.startswith("total ")).split()[1]
+    assert f"msmae: {jobs} jobs" in output
+    assert f"{cells} cells" in output
+    assert " h of one core" in output
 
 
 def test_real_recordings_by_configuration_alone(repo, tmp_path):
-    root = real_bids(repo)
+    root = Path(os.environ.get("EMO_BIDS_REAL") or repo.parent / "shared/data/muse-p300")
     if not root.exists():
         pytest.skip("no real BIDS folder here; set EMO_BIDS_REAL")
     config = yaml.safe_load((repo / "workflow/config/bids.yaml").read_text())
     config["data"]["BIDS"]["root"] = str(root)
-    config["models"] = {"svm": None}
-    code, out = snakemake(repo, tmp_path, config)
-    assert code == 0, out[-4000:]
-    table = (tmp_path / "reports/bids/table2.md").read_text()
-    assert (
-        "SYNTHETIC" not in table
-        and "BIDS, real recordings" in table
-        and "permuted trials" in table
-        and "balanced accuracy" in table
+    config["experiments"]["sessions"]["models"] = {"svm": None}
+    code, output = snakemake(repo, tmp_path, config)
+    assert code == 0, output[-4000:]
+    table = (tmp_path / "reports/bids/msmae.table2.md").read_text()
+    assert "SYNTHETIC" not in table
+    for words in ("BIDS, real recordings", "permuted trials", "balanced accuracy"):
+        assert words in table
+
+
+def dry_demo(repo, folder, *config):
+    "The dry run of the demo with --config."
+    line = [BIN / "snakemake", "-n", "--snakefile", repo / "workflow/Snakefile"]
+    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [*line, "--directory", folder, "--config", *config],
+        env=env,
+        capture_output=True,
+        text=True,
     )
 
 
-def test_own_data_take_the_demos_place(repo, done, tmp_path):
-    "A download given on the command line: only it runs, as `mine`, and a folder that is not there is refused before anything runs."
+def test_own_data_replace_the_demos(repo, done, tmp_path):
+    "A download on the command line: only it runs, as `mine`; a wrong folder is refused at once."
     root = done / "data/twins/tiny/SEED"
-    env = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    plan = dry_demo(repo, tmp_path, f"data={{SEED: {{root: {root}}}}}")
+    assert plan.returncode == 0, plan.stderr[-2000:]
+    assert "reports/mine/msmae.table2.md" in plan.stdout + plan.stderr
+    assert "SEED-IV" not in plan.stdout
+    assert "rule twin" not in plan.stdout
+    wrong = dry_demo(repo, tmp_path, f"data={{SEED: {{root: {tmp_path}/nothing}}}}")
+    assert wrong.returncode == 1
+    assert "nothing" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
 
-    def dry(where):
-        return subprocess.run(
-            [
-                BIN / "snakemake",
-                "-n",
-                "--snakefile",
-                repo / "workflow/Snakefile",
-                "--directory",
-                tmp_path,
-                "--config",
-                f"data={{SEED: {{root: {where}}}}}",
-            ],
-            env=env,
-            capture_output=True,
-            text=True,
-        )
 
-    plan = dry(root)
-    assert (
-        plan.returncode == 0
-        and "reports/mine/table2.md" in plan.stdout + plan.stderr
-        and "SEED-IV" not in plan.stdout
-        and "rule twin" not in plan.stdout
-    ), plan.stderr[-2000:]
-    gone = dry(tmp_path / "nothing")
-    assert gone.returncode == 1 and "nothing" in gone.stderr and "Traceback" not in gone.stderr
+def test_numbers_on_the_command_line_are_numbers(repo, tmp_path):
+    twin = "{twin: {subjects: 2, seconds_per_trial: 8.5}, window_s: 1}"
+    experiment = "{msmae: {paper: msmae, models: {dgcnn: {epochs: 3, lr: 1e-3}}}}"
+    plan = dry_demo(
+        repo,
+        tmp_path,
+        f"data={{SEED: {twin}}}",
+        f"experiments={experiment}",
+        "reports=[msmae.table2]",
+    )
+    assert plan.returncode == 0, plan.stderr[-2000:]
+    assert "1 cells on SEED" in plan.stderr
 
 
 def test_a_changed_download_is_noticed(repo, done, tmp_path):
-    import shutil
-
     shutil.copytree(done / "data/twins/tiny/SEED", tmp_path / "SEED")
-    config = TINY | dict(
-        name="own", data={"SEED": {"root": str(tmp_path / "SEED"), "window_s": 1.0}}
-    )
-    assert (
-        snakemake(repo, tmp_path, config)[0] == 0
-        and "Nothing to be done" in snakemake(repo, tmp_path, config)[1]
-    )
+    data = {"SEED": {"root": str(tmp_path / "SEED"), "window_s": 1.0}}
+    config = TINY | dict(name="own", data=data)
+    assert snakemake(repo, tmp_path, config)[0] == 0
+    assert "Nothing to be done" in snakemake(repo, tmp_path, config)[1]
     os.utime(next((tmp_path / "SEED").rglob("1_*.mat")))
     assert "features" in snakemake(repo, tmp_path, config, "-n")[1]
 
 
-def test_another_feature_set_does_not_slip_into_a_folder(done):
+def test_another_feature_set_does_not_enter_a_folder(done):
+    line = [BIN / "emo", "features", "--dataset", "SEED", "--root", "data/twins/tiny/SEED"]
     run = subprocess.run(
-        [
-            BIN / "emo",
-            "features",
-            "--dataset",
-            "SEED",
-            "--root",
-            "data/twins/tiny/SEED",
-            "--out",
-            "runs/tiny/features/SEED",
-            "--feature",
-            "psd",
-        ],
+        [*line, "--out", "runs/tiny/features/SEED", "--feature", "psd"],
         cwd=done,
         capture_output=True,
         text=True,
     )
-    assert run.returncode == 1 and "de_LDS" in run.stderr and "--overwrite" in run.stderr
+    assert run.returncode == 1
+    assert "de_LDS" in run.stderr
+    assert "--overwrite" in run.stderr
+
+
+def test_a_cell_does_not_overwrite_another_ones_result(done, tmp_path):
+    shutil.copytree(done / RESULTS, tmp_path / "results")
+    out = tmp_path / "results/SEED__svm__seed0.json"
+    before = out.read_text()
+    line = [
+        BIN / "emo",
+        "cell",
+        "--dataset",
+        "SEED",
+        "--features",
+        done / "runs/tiny/features/SEED",
+    ]
+    line += ["--model", "svm", "--hyper", '{"C": 0.1}', "--out", out]
+    run = subprocess.run(line, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "another cell" in run.stderr
+    assert out.read_text() == before
+    run = subprocess.run([*line, "--overwrite"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(out.read_text())["spec"]["hyper"] == {"C": 0.1}
 
 
 @pytest.mark.parametrize("data", ["foo", [1], {"SEED": "foo"}, {"SEED": [1]}])
-def test_data_that_are_no_mapping_are_refused(data):
+def test_data_that_are_no_mapping_are_refused(repo, data):
+    demo = yaml.safe_load((repo / "workflow/config/demo.yaml").read_text())
     with pytest.raises(GridError, match="data"):
-        read_grid(
-            changed_demo(
-                yaml.safe_load(
-                    (Path(__file__).parents[1] / "workflow/config/demo.yaml").read_text()
-                ),
-                {"data": data},
-            )
-        )
+        read_configuration(changed_demo(demo, {"data": data}))
 
 
-def test_deep_and_impossible_yaml_names_its_file(tmp_path):
-    for text in ("a: " + "[" * 3000, "t: 2020-13-45"):
-        (tmp_path / "bad.yaml").write_text(text)
-        with pytest.raises(GridError, match="bad.yaml"):
-            read_grid(tmp_path / "bad.yaml")
+@pytest.mark.parametrize("text", ["a: " + "[" * 3000, "t: 2020-13-45"])
+def test_deep_and_impossible_yaml_names_its_file(tmp_path, text):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(GridError, match=r"bad\.yaml"):
+        read_configuration(tmp_path / "bad.yaml")
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "{}", '{"names": {"subject": 1}}', "{", ""])
-def test_a_kept_fold_of_another_kind_is_made_again(tmp_path, text):
-    from emo_lib.run.cells import kept_fold
+def test_a_stored_fold_of_another_kind_is_made_again(tmp_path, text):
+    class Fold:
+        names = {"subject": 1}
 
-    (tmp_path / "f.json").write_text(text)
-    assert kept_fold(tmp_path / "f.json") is None
+    store = FoldStore(tmp_path)
+    store.path(Fold).write_text(text)
+    assert store.load(Fold) is None
