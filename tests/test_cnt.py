@@ -9,16 +9,14 @@ import pytest
 
 from emo_lib.base.montage import CHANNELS
 from emo_lib.data.cnt import (
-    ELECTRODE,
-    FIELDS,
     HEADER,
     UV_PER_BIT,
-    _get,
-    _put,
     bounds_from_annotations,
+    first_data_byte,
     open_cnt,
     pick_channels,
     read_cnt_header,
+    unpack_records,
     write_cnt,
 )
 from emo_lib.data.layout import FileFault
@@ -31,17 +29,32 @@ EVENTS = [(0.5, "1"), (1.25, "KeyPad Response 3"), (2.0, "2"), (2.5, "Keyboard R
 
 
 def pink(n_channels, n=6000, sigma=20.0, common=0.7, seed=0):
+    "Noise (channel, time) of 1/f power, with a part that is common to all channels."
     rng = np.random.default_rng(seed)
-    spectrum = np.fft.rfft(rng.standard_normal((n_channels + 1, n))) / np.sqrt(
-        np.maximum(np.arange(n // 2 + 1), 3)
-    )
-    x = np.fft.irfft(spectrum, n)
+    spectrum = np.fft.rfft(rng.standard_normal((n_channels + 1, n)))
+    x = np.fft.irfft(spectrum / np.sqrt(np.maximum(np.arange(n // 2 + 1), 3)), n)
     x = x[:-1] + common * x[-1]
     return sigma * x / x.std()
 
 
-def mains(n, n_samples=6000):
-    return pink(n, n_samples, 5) + 50 * np.sin(2 * np.pi * 50 * np.arange(n_samples) / 1000)
+def mains(n_channels):
+    return pink(n_channels, sigma=5) + 50 * np.sin(2 * np.pi * 50 * np.arange(6000) / 1000)
+
+
+def common(n_channels):
+    return pink(n_channels, common=20)
+
+
+def small(n_channels):
+    return pink(n_channels, sigma=3)
+
+
+def offsets(n_channels):
+    return pink(n_channels) + np.linspace(-3000, 3000, n_channels)[:, None]
+
+
+def every_fourth_flat(n_channels):
+    return pink(n_channels) * (np.arange(n_channels) % 4 > 0)[:, None]
 
 
 @pytest.fixture
@@ -51,86 +64,83 @@ def good(tmp_path):
     return path
 
 
+def header_of(raw):
+    return unpack_records(raw, HEADER)[0]
+
+
+def with_fields(raw, **values):
+    "A copy of the bytes `raw` with other values in the header."
+    raw = bytearray(raw)
+    header = np.frombuffer(raw, HEADER, 1)
+    for name, value in values.items():
+        header[name] = value
+    return raw
+
+
+def patch(path, **values):
+    path.write_bytes(with_fields(path.read_bytes(), **values))
+
+
+# ---- writing and reading
+
+
 @pytest.mark.parametrize("n_bits", [16, 32])
 @pytest.mark.parametrize("n_channels", [66, 67, 3])
 def test_mne_reads_back_to_half_a_step(tmp_path, n_bits, n_channels):
+    path = tmp_path / "a.cnt"
     x, names = pink(n_channels), NAMES.get(n_channels, ["Fz", "Cz", "Pz"])
+    blocks = (x[:, i : i + 999] for i in range(0, 6000, 999))
     steps = np.linspace(0.5, 1.5, n_channels) * UV_PER_BIT[n_bits]
-    n = write_cnt(
-        tmp_path / "a.cnt",
-        (x[:, i : i + 999] for i in range(0, 6000, 999)),
-        names,
-        1000,
-        EVENTS,
-        n_bits,
-        steps,
-        start=datetime(2014, 4, 4, 10, 30, 5),
-        bads=names[1:2],
-    )
-    raw = mne.io.read_raw_cnt(
-        tmp_path / "a.cnt", data_format=f"int{n_bits}", header="new", verbose="ERROR"
-    )
-    assert n == raw.n_times == 6000 and raw.ch_names == names and raw.info["bads"] == names[1:2]
+    start = datetime(2014, 4, 4, 10, 30, 5)
+    n = write_cnt(path, blocks, names, 1000, EVENTS, n_bits, steps, start=start, bads=names[1:2])
+    raw = mne.io.read_raw_cnt(path, data_format=f"int{n_bits}", header="new", verbose="ERROR")
+    assert n == 6000
+    assert raw.n_times == 6000
+    assert raw.ch_names == names
+    assert raw.info["bads"] == names[1:2]
     assert (np.abs(1e6 * raw.get_data() - x) <= steps[:, None] / 2 * (1 + 1e-6)).all()
     assert list(zip(raw.annotations.onset, raw.annotations.description)) == EVENTS
-    h = read_cnt_header(tmp_path / "a.cnt")
-    assert (h.n_bytes, h.start, h.bads, h.annotations) == (
-        n_bits // 8,
-        datetime(2014, 4, 4, 10, 30, 5),
-        tuple(names[1:2]),
-        tuple(EVENTS),
-    )
-    assert h.synthetic and h.seconds == 6 and np.allclose(h.uv_per_bit, steps)
-    assert np.array_equal(open_cnt(tmp_path / "a.cnt").get_data(), raw.get_data())
+    header = read_cnt_header(path)
+    assert header.n_bytes == n_bits // 8
+    assert header.start == start
+    assert header.bads == tuple(names[1:2])
+    assert header.annotations == tuple(EVENTS)
+    assert header.synthetic
+    assert header.seconds == 6
+    assert np.allclose(header.uv_per_bit, steps)
+    assert np.array_equal(open_cnt(path).get_data(), raw.get_data())
 
 
 @pytest.mark.parametrize("n_bits", [16, 32])
 @pytest.mark.parametrize("n_channels", [66, 67])
-@pytest.mark.parametrize(
-    "make",
-    [
-        pink,
-        mains,
-        lambda n: pink(n, common=20),
-        lambda n: pink(n, sigma=3),
-        lambda n: pink(n) + np.linspace(-3000, 3000, n)[:, None],
-        lambda n: pink(n) * (np.arange(n) % 4 > 0)[:, None],
-    ],
-    ids=["plain", "mains", "common", "small", "offsets", "every fourth flat"],
-)
+@pytest.mark.parametrize("make", [pink, mains, common, small, offsets, every_fourth_flat])
 def test_width_is_decided_from_the_data(tmp_path, make, n_channels, n_bits):
-    write_cnt(tmp_path / "a.cnt", make(n_channels), NAMES[n_channels], 1000, n_bits=n_bits)
-    h = read_cnt_header(tmp_path / "a.cnt")
-    assert (
-        h.n_bytes == n_bits // 8
-        and "2 bytes: amplitude" in h.n_bytes_why
-        and "4 bytes: amplitude" in h.n_bytes_why
-    )
-    assert read_cnt_header(tmp_path / "a.cnt", n_samples="event table").n_bytes == n_bits // 8
+    path = tmp_path / "a.cnt"
+    write_cnt(path, make(n_channels), NAMES[n_channels], 1000, n_bits=n_bits)
+    header = read_cnt_header(path)
+    assert header.n_bytes == n_bits // 8
+    assert "2 bytes: amplitude" in header.n_bytes_why
+    assert "4 bytes: amplitude" in header.n_bytes_why
+    assert read_cnt_header(path, n_samples="event table").n_bytes == n_bits // 8
 
 
-@pytest.mark.parametrize(
-    "x",
-    [10 * np.random.default_rng(0).standard_normal((66, 6000)), np.zeros((66, 6000))],
-    ids=["white", "zero"],
-)
-def test_undecided_width_is_refused_and_can_be_given(tmp_path, x):
-    write_cnt(tmp_path / "a.cnt", x, NAMES[66], 1000)
+@pytest.mark.parametrize("sigma", [10, 0], ids=["white", "zero"])
+def test_undecided_width_is_refused_and_can_be_given(tmp_path, sigma):
+    path = tmp_path / "a.cnt"
+    white = np.random.default_rng(0).standard_normal((66, 6000))
+    write_cnt(path, sigma * white, NAMES[66], 1000)
     with pytest.raises(FileFault, match="neither width.*n_bytes=2"):
-        read_cnt_header(tmp_path / "a.cnt")
+        read_cnt_header(path)
     with pytest.raises(FileFault, match="neither width"):
-        open_cnt(tmp_path / "a.cnt")
-    assert open_cnt(tmp_path / "a.cnt", n_bytes=4).n_times == 6000
+        open_cnt(path)
+    assert open_cnt(path, n_bytes=4).n_times == 6000
     with pytest.raises(FileFault, match="needs numbers of 4"):
-        read_cnt_header(tmp_path / "a.cnt", n_bytes=2)
+        read_cnt_header(path, n_bytes=2)
     with pytest.raises(ValueError, match="n_bytes"):
-        read_cnt_header(tmp_path / "a.cnt", n_bytes=3)
+        read_cnt_header(path, n_bytes=3)
 
 
-def patch(path, **values):
-    raw = bytearray(path.read_bytes())
-    _put(raw, FIELDS, **values)
-    path.write_bytes(raw)
+# ---- damaged files
 
 
 @pytest.mark.parametrize(
@@ -154,11 +164,10 @@ def patch(path, **values):
 )
 def test_contradictory_headers_are_refused(good, values, text):
     patch(good, **values)
-    with pytest.raises(FileFault, match=text) as e:
-        read_cnt_header(good)
-    assert len(e.value.args) == 2
-    with pytest.raises(FileFault, match=text):
-        open_cnt(good)
+    for read in (read_cnt_header, open_cnt):
+        with pytest.raises(FileFault, match=text) as caught:
+            read(good)
+        assert len(caught.value.args) == 2
 
 
 @pytest.mark.parametrize("keep", [0, 5, 899, 900, 3000, 20_000, 1_000_000, -77, -76, -1])
@@ -171,9 +180,8 @@ def test_cut_files_are_refused(good, keep):
 def test_missing_files_and_bad_tables_are_refused(good, tmp_path):
     with pytest.raises(FileFault, match="cannot be read"):
         read_cnt_header(tmp_path / "none.cnt")
-    table = _get(good.read_bytes(), FIELDS)["table"]
     raw = bytearray(good.read_bytes())
-    raw[table] = 7
+    raw[header_of(raw)["table"]] = 7
     good.write_bytes(raw)
     with pytest.raises(FileFault, match="no event table"):
         read_cnt_header(good)
@@ -184,59 +192,58 @@ def test_the_event_table_can_be_trusted_instead(good, n_samples):
     whole = open_cnt(good).get_data()
     patch(good, n_samples=n_samples)
     raw = open_cnt(good, n_samples="event table")
-    assert np.array_equal(raw.get_data(), whole) and len(raw.annotations) == 4
+    assert np.array_equal(raw.get_data(), whole)
+    assert len(raw.annotations) == 4
     with pytest.raises(ValueError, match="n_samples"):
         read_cnt_header(good, n_samples=17)
 
 
-@pytest.mark.parametrize("kind, form, size", [(1, "<HBBI", 8), (3, "<HBBI11x", 19)])
-def test_other_event_tables(good, kind, form, size):
-    raw = bytearray(good.read_bytes())
-    table, at, frame = _get(raw, FIELDS)["table"], HEADER + 66 * ELECTRODE, 66 * 4
-    where = [s if kind == 3 else at + (s + 1) * frame for s in (500, 2000, 2200, 2400)]
-    entries = [
-        struct.pack(form, *e) for e in zip((1, 2, 0, 9), (0, 0, 0, 0), (0, 0, 0xC0, 0xD0), where)
-    ]
-    good.write_bytes(raw[:table] + struct.pack("<BII", kind, size * 4, 0) + b"".join(entries))
-    assert read_cnt_header(good).annotations == (
-        (0.5, "1"),
-        (2.0, "2"),
-        (2.2, "reject"),
-        (2.4, "accept"),
-    )
+@pytest.mark.parametrize("type_, form, size", [(1, "<HBBI", 8), (3, "<HBBI11x", 19)])
+def test_other_event_tables(good, type_, form, size):
+    raw = good.read_bytes()
+    samples = (500, 2000, 2200, 2400)
+    first, frame = first_data_byte(66), 66 * 4
+    positions = samples if type_ == 3 else [first + (sample + 1) * frame for sample in samples]
+    codes, pads = (1, 2, 0, 9), (0, 0, 0xC0, 0xD0)
+    entries = [struct.pack(form, *entry) for entry in zip(codes, (0, 0, 0, 0), pads, positions)]
+    table = struct.pack("<BII", type_, size * 4, 0) + b"".join(entries)
+    good.write_bytes(raw[: header_of(raw)["table"]] + table)
+    expected = ((0.5, "1"), (2.0, "2"), (2.2, "reject"), (2.4, "accept"))
+    assert read_cnt_header(good).annotations == expected
 
 
 def test_samples_in_blocks_are_read_as_by_mne(good):
-    x, raw = pink(66), bytearray(good.read_bytes())
-    at, table = HEADER + 66 * ELECTRODE, _get(raw, FIELDS)["table"]
-    q = np.frombuffer(bytes(raw[at:table]), "<i4").reshape(
-        -1, 20, 66
-    )  # 20 samples of a channel together
-    raw[at:table] = q.swapaxes(1, 2).tobytes()
-    _put(raw, FIELDS, block=80)
-    good.write_bytes(raw)
-    h = read_cnt_header(good)
-    assert h.block == 20 and h.n_bytes == 4
-    assert (
-        np.abs(1e6 * open_cnt(good).get_data(start=1000, stop=2000) - x[:, 1000:2000]).max() < 0.016
-    )
-    _put(raw, FIELDS, block=28)
-    good.write_bytes(raw)
+    raw = bytearray(good.read_bytes())
+    first, table = first_data_byte(66), header_of(raw)["table"]
+    q = np.frombuffer(bytes(raw[first:table]), "<i4").reshape(-1, 20, 66)
+    raw[first:table] = q.swapaxes(1, 2).tobytes()  # 20 samples of a channel together
+    good.write_bytes(with_fields(raw, block=80))
+    header = read_cnt_header(good)
+    assert header.block == 20
+    assert header.n_bytes == 4
+    x = 1e6 * open_cnt(good).get_data(start=1000, stop=2000)
+    assert np.abs(x - pink(66)[:, 1000:2000]).max() < 0.016
+    good.write_bytes(with_fields(raw, block=28))
     with pytest.raises(FileFault, match="blocks of 7"):
         read_cnt_header(good)
 
 
 def test_positions_beyond_two_gigabytes(tmp_path):
-    n = 2_200_000_000 // (66 * 4)
-    frame, at = 66 * 4, HEADER + 66 * ELECTRODE
-    write_cnt(tmp_path / "a.cnt", np.zeros((66, 10)), NAMES[66], 1000)
-    patch(tmp_path / "a.cnt", n_samples=n, table=at + n * frame)
-    with open(tmp_path / "a.cnt", "r+b") as f:  # a hole in the file takes no disk
-        f.seek(at + n * frame)
-        f.write(struct.pack("<BIIHBBI", 1, 8, 0, 5, 0, 0, at + n * frame))
-    h = read_cnt_header(tmp_path / "a.cnt", n_bytes=4)
-    assert h.n_samples == n and h.annotations == (((n - 1) / 1000, "5"),)
-    assert open_cnt(tmp_path / "a.cnt", n_bytes=4).n_times == n
+    path, frame = tmp_path / "a.cnt", 66 * 4
+    n = 2_200_000_000 // frame
+    write_cnt(path, np.zeros((66, 10)), NAMES[66], 1000)
+    table = first_data_byte(66) + n * frame
+    patch(path, n_samples=n, table=table)
+    with open(path, "r+b") as file:  # a hole in the file takes no disk space
+        file.seek(table)
+        file.write(struct.pack("<BIIHBBI", 1, 8, 0, 5, 0, 0, table))
+    header = read_cnt_header(path, n_bytes=4)
+    assert header.n_samples == n
+    assert header.annotations == (((n - 1) / 1000, "5"),)
+    assert open_cnt(path, n_bytes=4).n_times == n
+
+
+# ---- the writer's refusals
 
 
 @pytest.mark.parametrize(
@@ -248,28 +255,33 @@ def test_positions_beyond_two_gigabytes(tmp_path):
         (dict(sfreq=0.5), "whole Hz"),
         (dict(channels=["toolongname"] * 66), "1 to 9 letters"),
         (dict(annotations=[(1.0, "happy")]), "'1' to '65535'"),
+        (dict(annotations=[(1.0, "KeyPad Response 16")]), "'1' to '65535'"),
+        (dict(annotations=[(1.0, "KeyPad Response x")]), "'1' to '65535'"),
         (dict(annotations=[(99.0, "1")]), "within"),
         (dict(annotations=[(0.0, "0")]), "'1' to"),
     ],
 )
 def test_writer_refuses_and_leaves_nothing(tmp_path, change, text):
+    arguments = dict(path=tmp_path / "a.cnt", data=pink(66, 2000), channels=NAMES[66], sfreq=1000)
     with pytest.raises(ValueError, match=text):
-        write_cnt(
-            **dict(path=tmp_path / "a.cnt", data=pink(66, 2000), channels=NAMES[66], sfreq=1000)
-            | change
-        )
+        write_cnt(**arguments | change)
     assert list(tmp_path.iterdir()) == []
 
 
+# ---- channels and trials
+
+
 def test_channels_in_another_order_and_case(tmp_path):
+    path = tmp_path / "a.cnt"
     order = np.random.default_rng(1).permutation(66)
-    names = [n.title() for n in NAMES[66]]
-    write_cnt(tmp_path / "a.cnt", pink(66)[order], [names[i] for i in order], 1000)
-    raw = open_cnt(tmp_path / "a.cnt", eog=("VEO", "HEO"), misc=("M1", "M2"))
+    names = [name.title() for name in NAMES[66]]
+    write_cnt(path, pink(66)[order], [names[i] for i in order], 1000)
+    raw = open_cnt(path, eog=("VEO", "HEO"), misc=("M1", "M2"))
     picked = pick_channels(raw.ch_names, CHANNELS)
-    assert picked == names[:62] and np.abs(1e6 * raw.get_data(picked) - pink(66)[:62]).max() < 0.016
+    assert picked == names[:62]
+    assert np.abs(1e6 * raw.get_data(picked) - pink(66)[:62]).max() < 0.016
     with pytest.raises(FileFault, match="without ECG"):
-        open_cnt(tmp_path / "a.cnt", misc=("ECG",))
+        open_cnt(path, misc=("ECG",))
     with pytest.raises(FileFault, match="twice: FZ"):
         pick_channels(["Fz", "FZ"], ["FZ"])
 
@@ -278,33 +290,31 @@ TRIALS = [(10.0, "1"), (20.0, "2"), (30.0, "1"), (40.0, "2"), (50.0, "1"), (60.0
 
 
 @pytest.mark.parametrize(
-    "change, text",
+    "events, text",
     [
-        (lambda e: e[:5], "start at 50 s, no end after it"),
-        (lambda e: e[1:], "end at 20 s, no start"),
-        (lambda e: e[:2] + e[3:], "end at 40 s after the end at 20 s"),
-        (lambda e: e + [(30.5, "1")], "start at 30.5 s after the start at 30 s"),
-        (lambda e: e[:4], "2 whole trials of 3"),
-        (lambda e: [], "0 whole trials"),
+        (TRIALS[:5], "start at 50 s, no end after it"),
+        (TRIALS[1:], "end at 20 s, no start"),
+        (TRIALS[:2] + TRIALS[3:], "end at 40 s after the end at 20 s"),
+        ([*TRIALS, (30.5, "1")], "start at 30.5 s after the start at 30 s"),
+        (TRIALS[:4], "2 whole trials of 3"),
+        ([], "0 whole trials"),
     ],
 )
-def test_missing_and_doubled_triggers_are_named(change, text):
+def test_missing_and_doubled_triggers_are_named(events, text):
     with pytest.raises(FileFault, match=text):
-        bounds_from_annotations(change(list(TRIALS)), 3)
+        bounds_from_annotations(events, 3)
 
 
-def test_bounds():
+def test_bounds_ignore_order_and_keys():
     keys = [
         (15.0, "KeyPad Response 1"),
         (35.0, "Keyboard Response 2"),
         (0.0, "reject"),
         (70.0, "9"),
     ]
-    assert bounds_from_annotations(TRIALS[::-1] + keys, 3) == (
-        (10.0, 20.0),
-        (30.0, 40.0),
-        (50.0, 60.0),
-    )
-    assert bounds_from_annotations(mne.Annotations([1.0, 2.0], 0, ["7", "8"]), 1, "7", "8") == (
-        (1.0, 2.0),
-    )
+    expected = ((10.0, 20.0), (30.0, 40.0), (50.0, 60.0))
+    assert bounds_from_annotations(TRIALS[::-1] + keys, 3) == expected
+
+
+def test_bounds_of_other_codes():
+    assert bounds_from_annotations([(1.0, "7"), (2.0, "8")], 1, "7", "8") == ((1.0, 2.0),)
