@@ -385,7 +385,7 @@ def test_manifest_says_what_was_done(tmp_path):
 
 @pytest.mark.parametrize("window_s", [0, -1, np.inf, -np.inf, np.nan])
 def test_impossible_windows_are_refused_before_any_work(window_s, tmp_path):
-    with pytest.raises(ValueError, match="window_s: expected finite seconds > 0"):
+    with pytest.raises(ValueError, match="window_s: expected (more than 0|a finite number), found"):
         write_features(Toy(), tmp_path, window_s=window_s, progress=False)
     with pytest.raises(ValueError, match="window_s"):
         Recipe(window_s=window_s)
