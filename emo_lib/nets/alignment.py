@@ -56,7 +56,7 @@ def kernel_widths(d):
 
 # %% ../../nbs/nets/30_alignment.ipynb #6d24ab81
 def mmd(a, b, kernel="gaussian", widths=None):
-    """Squared maximum mean discrepancy between two sets of samples (biased estimator).
+    """Squared maximum mean discrepancy of two sets of samples, MSMAE's equation 11 (biased).
 
     Parameters
     ----------
@@ -70,15 +70,6 @@ def mmd(a, b, kernel="gaussian", widths=None):
     -------
     scalar tensor
         At least 0, up to rounding.
-
-    Raises
-    ------
-    ValueError
-        For another kernel.
-
-    References
-    ----------
-    MSMAE, equation 11.
     """
     a, b = a.flatten(1), b.flatten(1)
     if kernel == "linear":

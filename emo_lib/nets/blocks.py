@@ -67,17 +67,9 @@ class RegionPatches(nn.Module):
 
 # %% ../../nbs/nets/20_blocks.ipynb #f3d3094e
 def sincos_positions(rows, columns, dim):
-    """Fixed positions in two dimensions, as in MAE.
+    """Fixed positions as in MAE, float32 (rows*columns, dim), row by row.
 
-    Returns
-    -------
-    float32 tensor (rows*columns, dim)
-        Row by row; sine and cosine of the row, then of the column.
-
-    Raises
-    ------
-    ValueError
-        Unless 4 divides `dim`.
+    Sine and cosine of the row, then of the column; a ValueError unless 4 divides `dim`.
     """
     if dim % 4:
         raise ValueError(
@@ -110,13 +102,7 @@ def attention_weights(q, k, exists=None):
 
 # %% ../../nbs/nets/20_blocks.ipynb #ba2a2e2f
 class Attention(nn.Module):
-    """Multi-head self-attention on tokens (n, token, dim).
-
-    Raises
-    ------
-    ValueError
-        When `heads` does not divide `dim`.
-    """
+    """Multi-head self-attention on tokens (n, token, dim); `heads` must divide `dim`."""
 
     def __init__(self, dim, heads):
         super().__init__()

@@ -23,7 +23,7 @@ def random_ranks(valid, generator=None):
 
 # %% ../../nbs/nets/10_masking.ipynb #957683f4
 def random_mask(valid, ratio, generator=None, count="existing"):
-    """Draw the masks of a batch.
+    """Draw the masks of a batch, MSMAE's equations 4 to 7 and 15.
 
     Parameters
     ----------
@@ -44,10 +44,6 @@ def random_mask(valid, ratio, generator=None, count="existing"):
     ------
     ValueError
         For another ratio or count.
-
-    References
-    ----------
-    MSMAE, equations 4 to 7 and 15.
     """
     if count not in ("existing", "all"):
         raise ValueError(f"count is {count!r}; expected 'existing' or 'all'")
@@ -57,16 +53,9 @@ def random_mask(valid, ratio, generator=None, count="existing"):
 
 # %% ../../nbs/nets/10_masking.ipynb #0c099c69
 def region_counts(valid):
-    """Count the existing channels of each 3x3 region, the denominator of MSMAE's equation 9.
+    """Count the existing channels of each region: valid bool (..., 9, 9) -> int (..., 9).
 
-    Parameters
-    ----------
-    valid : bool tensor (..., 9, 9)
-
-    Returns
-    -------
-    int tensor (..., 9)
-        In row-major order of the regions.
+    The denominator of MSMAE's equation 9; regions in row-major order.
     """
     *lead, _, _ = valid.shape
     return valid.reshape(*lead, 3, 3, 3, 3).sum((-3, -1)).flatten(-2)

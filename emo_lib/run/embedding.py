@@ -39,11 +39,6 @@ def tsne(features, seed=0, perplexity=30.0):
     -------
     float32 array (n, 2)
         No unit.
-
-    Raises
-    ------
-    ValueError
-        For fewer than 4 windows, NaN or infinity.
     """
     from sklearn.manifold import TSNE
 
@@ -64,11 +59,6 @@ def silhouette(features, labels):
     -------
     float
         -1..1; NaN with a single class, or as many classes as windows.
-
-    Raises
-    ------
-    ValueError
-        For lengths that differ, NaN or infinity.
     """
     from sklearn.metrics import silhouette_score
 
@@ -81,7 +71,7 @@ def silhouette(features, labels):
 
 # %% ../../nbs/run/20_embedding.ipynb #0f8ef52f
 def domain_distance(a, b):
-    """Squared maximum mean discrepancy of two sets of windows (biased estimator).
+    """Squared maximum mean discrepancy of two sets of windows, MSMAE's equation 11.
 
     The kernel is the mean of five Gaussians, 1/4 to 4 times as wide as the mean squared distance
     over all pairs, so the unit of the features does not matter. The value depends slightly on the
@@ -95,15 +85,6 @@ def domain_distance(a, b):
     -------
     float
         0 for equal sets, at most 2.
-
-    Raises
-    ------
-    ValueError
-        For different numbers of features, NaN or infinity.
-
-    References
-    ----------
-    MSMAE, equation 11.
     """
     import torch
 
@@ -118,7 +99,7 @@ def domain_distance(a, b):
 
 # %% ../../nbs/run/20_embedding.ipynb #e35a4743
 def degree_centrality(A):
-    """Degree centrality of every electrode.
+    """Degree centrality of every electrode, MSMAE's equation 18.
 
     Parameters
     ----------
@@ -129,15 +110,6 @@ def degree_centrality(A):
     -------
     array (..., p)
         No unit; NaN for a missing electrode.
-
-    Raises
-    ------
-    ValueError
-        When A is not square.
-
-    References
-    ----------
-    MSMAE, equation 18.
     """
     A = np.asarray(A, float)
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
@@ -170,7 +142,7 @@ def _unit_ranks(x):
 
 # %% ../../nbs/run/20_embedding.ipynb #611c56fd
 def rank_correlation(a, b, channels, n=999, seed=0):
-    """Spearman's rho of two maps over electrodes, with two-sided p-values.
+    """Spearman's rho of two maps, with two-sided p-values (Alexander-Bloch et al. 2018).
 
     Parameters
     ----------
@@ -193,10 +165,6 @@ def rank_correlation(a, b, channels, n=999, seed=0):
     ------
     ValueError
         For lengths that differ or fewer than 4 electrodes.
-
-    References
-    ----------
-    Alexander-Bloch et al. 2018.
     """
     a, b, channels = np.asarray(a, float), np.asarray(b, float), list(channels)
     if not a.shape == b.shape == (len(channels),):
