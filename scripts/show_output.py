@@ -5,6 +5,7 @@ import sys
 import nbformat
 
 for cell in nbformat.read(sys.argv[1], 4).cells:
-    for o in cell.get("outputs", []):
-        data = o.get("data", {})
-        print(data.get("text/markdown") or data.get("text/plain") or o.get("text", ""), end="\n\n")
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        text = data.get("text/markdown") or data.get("text/plain") or output.get("text", "")
+        print(text, end="\n\n")
