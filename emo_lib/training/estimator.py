@@ -6,7 +6,7 @@
 __all__ = ['Classifier', 'NetworkClassifier']
 
 # %% ../../nbs/training/40_estimator.ipynb #bc273b10
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated
 
 import numpy as np
@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional as F
 
 from ..base.montage import CHANNELS
-from ..base.parameters import Whole, faults_of
+from ..base.parameters import Seed, Whole, faults_of
 from ..samples.needs import Needs
 from ..samples.samples import Samples
 from .inputs import Channels, as_samples, check_labels, clean_samples, sizes
@@ -39,6 +39,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     n_classes : int
     channels : sequence of str
         Names of the EEG channels, in the order of the data, among montage.CHANNELS.
+    seed : int
+        Of everything random.
 
     Attributes
     ----------
@@ -64,6 +66,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     n_classes: Annotated[Whole, Field(ge=2)]
     channels: Channels = CHANNELS
+    seed: Seed = field(default=0, kw_only=True)
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
