@@ -42,7 +42,8 @@ def faults_of_imports(name, path):
             yield f"{name} imports {module}, which lies above it"
         if what.startswith("_") and other != room:
             yield f"{name} imports the private {module}.{what}"
-        if room == other == "papers" and module.split(".")[2] != rest[0]:
+        is_paper = room == other == "papers" and len(rest) == 2 and len(module.split(".")) == 4
+        if is_paper and module.split(".")[2] != rest[0]:
             yield f"{name} imports {module}, another paper"
 
 
