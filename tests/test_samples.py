@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from emo_lib.base.facts import META, SPECS, make_features
 from emo_lib.data.datasets import open_dataset
+from emo_lib.samples.needs import Needs, check_needs, check_samples
 from emo_lib.samples.samples import Samples, SampleSettings, from_arrays, make_samples
 from emo_lib.twins.twin import write_twin
 
@@ -330,3 +331,50 @@ def test_settings_come_from_a_configuration_and_go_back():
     assert samples.steps.shape == (3, 3)
     assert SampleSettings(**settings.model_dump(mode="json")) == settings
     assert len({settings, SampleSettings(kind="sequence", length=3)}) == 1
+
+
+BOTH = ("eeg", "eye")
+
+
+@pytest.mark.parametrize(
+    "needs, settings, words",
+    [
+        (Needs(), dict(kind="trial"), "svm takes windows, the samples are whole trials"),
+        (Needs(), dict(kind="sequence", length=3), "the samples are sequences of windows"),
+        (Needs(kind="sequence"), dict(), "svm takes sequences of windows, the samples are windows"),
+        (Needs(kind="trial"), dict(kind="sequence", length=3), "svm takes whole trials"),
+        (Needs(BOTH), dict(), "svm takes EEG and eye movements, the samples have EEG; add eye"),
+        (Needs(("eye",)), dict(), "svm takes eye movements, the samples have EEG"),
+    ],
+)
+def test_a_model_refuses_other_samples(needs, settings, words):
+    with pytest.raises(ValueError, match=words):
+        check_needs(needs, SampleSettings(**settings), "svm")
+
+
+def test_a_model_takes_what_it_needs():
+    check_needs(Needs(), SampleSettings(modalities=BOTH))
+    check_needs(Needs(BOTH, "trial"), SampleSettings(kind="trial", modalities=("eye", "eeg")))
+
+
+def test_a_model_refuses_other_samples_in_fit():
+    sequences = make_samples(small(), "sequence", 3)
+    check_samples(Needs(kind="sequence"), sequences)
+    check_samples(Needs(), make_samples(small()))
+    with pytest.raises(ValueError, match="svm takes windows, the samples have 3 steps"):
+        check_samples(Needs(), sequences, "svm")
+    with pytest.raises(ValueError, match="svm takes eye movements, the samples have EEG"):
+        check_samples(Needs(("eye",)), make_samples(small()), "svm")
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (dict(kind="clip"), "kind: expected 'window', 'sequence' or 'trial', found 'clip'"),
+        (dict(modalities=("ecg",)), "expected 'eeg' or 'eye', found 'ecg'"),
+        (dict(adapts=1), "adapts: expected true or false, found 1"),
+    ],
+)
+def test_impossible_needs_are_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        Needs(**given)

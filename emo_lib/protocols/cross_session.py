@@ -111,7 +111,7 @@ def missing_sessions(sessions, subject):
         f"{n_pairs} of {n_all} pairs"
     )
 
-# %% ../../nbs/protocols/20_cross_session.ipynb #a558a123
+# %% ../../nbs/protocols/20_cross_session.ipynb #b252f6df
 class CrossSession(Parameters):
     """Within-subject cross-session protocol: each ordered pair of a subject's sessions is a fold.
 
@@ -138,16 +138,6 @@ class CrossSession(Parameters):
     val_fraction: Share = 0.0
     seed: Seed = 0
     trials_per_class: Count | None = None
-
-    @property
-    def common_pool(self):
-        """bool: pre-training sees the same samples in every fold."""
-        return self.scope == "all"
-
-    @property
-    def pool_words(self):
-        """What pre-training sees, as part of a file name."""
-        return f"scope-{self.scope}"
 
     def split(self, meta, subjects=None):
         """Yield a checked fold per subject and ordered pair of sessions.
@@ -185,25 +175,14 @@ class CrossSession(Parameters):
 
     def _fold(self, meta, subject, pair, missing):
         "The fold of one subject and pair of sessions; `missing` is its caveat on absent sessions."
-        train, test = (
+        first, test = (
             np.flatnonzero((meta["subject"] == subject) & (meta["session"] == session))
             for session in pair
         )
-        caveats = [missing] if missing else []
-        seed = derive_seed(self.seed, "labelled", subject, pair[0])
-        train, n_kept, n_trials = labelled_trials(meta, train, self.trials_per_class, seed)
-        if self.trials_per_class:
-            caveats.append(
-                f"{n_kept} of {n_trials} training trials are labelled "
-                f"(trials_per_class {self.trials_per_class})"
-            )
-        seed = derive_seed(self.seed, "validation", subject, pair[0])
-        learning = train
-        train, val, single = validation_trials(meta, train, self.val_fraction, seed)
-        if single:
-            labels = ", ".join(map(str, single))
-            caveats.append(f"label {labels} has one training trial and is not in validation")
-        caveats += fold_caveats(meta, learning, test, self.scope)
+        train, val, drawn = self._draw(meta, first, (subject, pair[0]))
+        learning = np.concatenate([train, val])
+        absent = [missing] if missing else []
+        caveats = (*absent, *drawn, *fold_caveats(meta, learning, test, self.scope))
         pool, pool_name = pretraining_pool(meta, self.scope, subject, pair[1])
         if not len(pool):
             raise ValueError(
@@ -211,4 +190,21 @@ class CrossSession(Parameters):
                 f"{subject} only; use scope 'no_test_session'"
             )
         names = dict(subject=subject, train_session=pair[0], test_session=pair[1])
-        return Fold(names, train, val, test, pool=pool, caveats=tuple(caveats), pool_name=pool_name)
+        return Fold(names, train, val, test, pool=pool, caveats=caveats, pool_name=pool_name)
+
+    def _draw(self, meta, rows, names):
+        "(train, val, caveats): labelled and validation trials of a training session, by its names."
+        caveats = []
+        seed = derive_seed(self.seed, "labelled", *names)
+        labelled, n_kept, n_trials = labelled_trials(meta, rows, self.trials_per_class, seed)
+        if self.trials_per_class:
+            caveats.append(
+                f"{n_kept} of {n_trials} training trials are labelled "
+                f"(trials_per_class {self.trials_per_class})"
+            )
+        seed = derive_seed(self.seed, "validation", *names)
+        train, val, single = validation_trials(meta, labelled, self.val_fraction, seed)
+        if single:
+            labels = ", ".join(map(str, single))
+            caveats.append(f"label {labels} has one training trial and is not in validation")
+        return train, val, caveats
