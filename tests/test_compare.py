@@ -184,7 +184,7 @@ PLACE = "subject 3, session 1, trial "
     "spoil, message",
     [
         (without(lambda fs: (fs.trial == 4) & (fs.start_s > 5)), PLACE + "4: expected as many"),
-        (without(lambda fs: (fs.trial == 4) & (fs.start_s > 5)), "one of 2 trials that differ"),
+        (without(lambda fs: (fs.trial == 4) & (fs.start_s > 5)), "(released), 2 trials differ"),
         (
             without(lambda fs: (fs.trial == 4) & (fs.start_s == 0)),
             "windows that begin together; found 0 s (own) and 1 s (released)",

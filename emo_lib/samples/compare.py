@@ -71,7 +71,7 @@ def _trial_problems(own, released, own_rows, released_rows):
             fix = "choose the same subjects and sessions"
             yield Problem("both", "the same trials", found, fix)
     both = sorted(set(own_rows) & set(released_rows))
-    fix = "one of the two belongs to another trial"
+    fix = "one of the two belongs to another trial: check how its files are sorted"
     for name in ("label", "clip"):
         a = [own[name].values[own_rows[key][0]] for key in both]
         b = [released[name].values[released_rows[key][0]] for key in both]
@@ -81,7 +81,7 @@ def _trial_problems(own, released, own_rows, released_rows):
     b = [len(released_rows[key]) for key in both]
     different = [abs(x - y) > 1 for x, y in zip(a, b)]
     expected = "as many windows, or one more or less"
-    fix = "they are not of the same recording"
+    fix = "the two are not of the same recording: check the names of the files"
     yield from _difference(both, a, b, different, expected, fix)
 
 
@@ -89,7 +89,7 @@ def _difference(trials, a, b, different, expected, fix):
     "Yield a Problem of the first trial with different values a (own) and b (released), if any."
     if any(different):
         i = different.index(True)
-        found = f"{a[i]} (own) and {b[i]} (released), one of {sum(different)} trials that differ"
+        found = f"{a[i]} (own) and {b[i]} (released), {sum(different)} trials differ"
         yield Problem(_place(trials[i]), expected, found, fix)
 
 

@@ -12,7 +12,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from .eyes import EYE, EYE_SPREAD, EYE_WINDOW_S, FEELINGS, eye_kinds, twin_eye
 from pydantic import ValidationError
 from tqdm import tqdm
 
@@ -31,6 +30,7 @@ from emo_lib.twins.brain import (
     session_traits,
     trial_traits,
 )
+from .eyes import EYE, EYE_SPREAD, EYE_WINDOW_S, FEELINGS, eye_kinds, twin_eye
 from .layouts import STEPS, WITHOUT_EYES, TwinRequest, faced_recording, twin_features
 
 # %% ../../nbs/twins/40_twin.ipynb #e54966ce
