@@ -12,10 +12,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..base.parameters import Count, Parameters, Seed, Share
+from ..base.parameters import Count, Seed, Share
 from ..base.store import derive_seed
 from emo_lib.protocols.folds import (
     Fold,
+    Protocol,
     labelled_trials,
     repeated_clips,
     sample_table,
@@ -112,7 +113,7 @@ def missing_sessions(sessions, subject):
     )
 
 # %% ../../nbs/protocols/20_cross_session.ipynb #b252f6df
-class CrossSession(Parameters):
+class CrossSession(Protocol):
     """Within-subject cross-session protocol: each ordered pair of a subject's sessions is a fold.
 
     Parameters
@@ -138,6 +139,16 @@ class CrossSession(Parameters):
     val_fraction: Share = 0.0
     seed: Seed = 0
     trials_per_class: Count | None = None
+
+    @property
+    def common_pool(self):
+        """See `Protocol`."""
+        return self.scope == "all"
+
+    @property
+    def pool_words(self):
+        """See `Protocol`."""
+        return f"scope-{self.scope}"
 
     def split(self, meta, subjects=None):
         """Yield a checked fold per subject and ordered pair of sessions.

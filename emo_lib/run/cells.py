@@ -8,7 +8,7 @@ __all__ = ['HERE', 'PACKAGES', 'NEEDED', 'ELSEWHERE', 'git_commit', 'provenance'
            'test_against_chance', 'caveats_of', 'check_writable', 'compute_cell', 'keep_result', 'refuse_other_result',
            'run_cell', 'finished_cell', 'run_cells', 'pretrain_cell']
 
-# %% ../../nbs/run/60_cells.ipynb #22faa4c0
+# %% ../../nbs/run/60_cells.ipynb #7ac8c73b
 import dataclasses
 import errno
 import importlib.metadata
@@ -34,6 +34,7 @@ from emo_lib.run.fitting import (
     pretrain,
     scaled,
     shared_fits,
+    uses_of,
 )
 from .metrics import permutation_test
 from emo_lib.run.results import (
@@ -235,7 +236,7 @@ def test_fold(spec, samples, fold, model, n_classes):
     )
     return result, predictions
 
-# %% ../../nbs/run/60_cells.ipynb #f74bfbb1
+# %% ../../nbs/run/60_cells.ipynb #e9088f2d
 ELSEWHERE = {"subjects", "out", "features", "pretrained", "pretrain_on", "keep_models"}
 
 
@@ -311,7 +312,7 @@ def run_folds(spec, samples, folds, n_classes, store, pool=None):
     if all(done):
         return done
     start = time.perf_counter()
-    scaled_samples = scaled(spec, samples, folds[0])
+    scaled_samples = scaled(spec, samples, folds, uses_of(spec, spec.build()))
     model = fit_fold(spec, scaled_samples, folds[0], n_classes, pool)
     share = (time.perf_counter() - start) / len(folds)
     if spec.keep_models:

@@ -208,12 +208,29 @@ def pretrain(model, spec, pool, train, stages=None):
         model.save_stage(stage, path, {"samples": len(pool.samples), **pool.about})
     return files
 
-# %% ../../nbs/run/50_fitting.ipynb #2a8b04b1
-def scaled(spec, samples, fold):
-    """`samples` on the scale of the cell, with statistics of the fold's training rows."""
+# %% ../../nbs/run/50_fitting.ipynb #8ddf689c
+def scaled(spec, samples, folds, uses=()):
+    """`samples` on the scale of the cell.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    samples : Samples
+    folds : list of Fold
+        Folds that share a fit; statistics come from their training rows.
+    uses : set of str
+        What pre-training reads, see `uses_of`.
+
+    Returns
+    -------
+    Samples
+        Rows that neither fit nor test reads are NaN.
+    """
     if spec.scaling is None:
         return samples
-    return spec.scaling.apply(samples, fold.train)
+    parts = ["train", "val", "test", "adapt", *(use for use in uses if use == "pool")]
+    rows = np.concatenate([getattr(fold, part) for fold in folds for part in parts])
+    return spec.scaling.apply(samples, folds[0].train, rows)
 
 
 def fit_fold(spec, samples, fold, n_classes, pool=None):

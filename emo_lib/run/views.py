@@ -6,14 +6,13 @@
 __all__ = ['ViewSpec', 'evenly', 'embed', 'class_centrality', 'twin_of', 'effects_at', 'agreement', 'view_fold', 'make_view',
            'run_view']
 
-# %% ../../nbs/run/70_views.ipynb #24b0f27d
+# %% ../../nbs/run/70_views.ipynb #668cfb0c
 import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from ..samples.scaling import Scaling
 from pydantic import Field, ValidationError, model_validator
 
 from ..base.parameters import Parameters, Seed, Whole, explain
@@ -27,10 +26,11 @@ from emo_lib.run.embedding import (
     silhouette,
     tsne,
 )
-from .fitting import fit_fold, scaled
+from .fitting import fit_fold, scaled, uses_of
 from .results import fold_name
 from .spec import CellSpec
 from ..samples.samples import SampleSettings
+from ..samples.scaling import Scaling
 from ..twins.truth import read_twin, true_effects
 
 # %% ../../nbs/run/70_views.ipynb #f2d941c0
@@ -208,7 +208,7 @@ def agreement(centrality, effects, classes, channels, seed):
             found[name] = rank_correlation(own, true, channels, seed=seed)
     return found or None
 
-# %% ../../nbs/run/70_views.ipynb #37f4369a
+# %% ../../nbs/run/70_views.ipynb #05a1cc7a
 def view_fold(spec, meta):
     """The Fold that a ViewSpec names. meta : the table of samples.
 
@@ -250,7 +250,7 @@ def make_view(spec, samples, classes):
     embeddings, centrality = {}, None
     for label in spec.models:
         cell = spec.cell(label)
-        own = scaled(cell, samples, fold)
+        own = scaled(cell, samples, [fold], uses_of(cell, cell.build()))
         model = fit_fold(cell, own, fold, len(classes))
         train, test = (own[evenly(rows, spec.windows)] for rows in (fold.train, fold.test))
         embeddings[label] = embed(
