@@ -13,7 +13,7 @@ import emo_lib.models.msmae as module
 from emo_lib.base.montage import CHANNELS
 from emo_lib.models.msmae import MSMAE, VARIANTS, MSMAENet
 from emo_lib.nets.masking import random_mask
-from emo_lib.training.weights import load_weights, read_weights, save_weights
+from emo_lib.training.weights import fit_into, read_weights, save_weights
 
 TINY = dict(
     dim_channel=8,
@@ -324,7 +324,7 @@ def test_saved_models(data, model, tmp_path):
         tiny().load(tmp_path / "nothing.safetensors")
     save_weights(tmp_path / "foreign.safetensors", {"a": torch.zeros(2)}, {})
     with pytest.raises(ValueError, match="do not fit"):
-        load_weights(tmp_path / "foreign.safetensors", model.net_)
+        fit_into(model.net_, read_weights(tmp_path / "foreign.safetensors")[0])
     with pytest.raises(ValueError, match="expected class MSMAE, found None"):
         tiny().load(tmp_path / "foreign.safetensors")
 

@@ -36,15 +36,7 @@ from ..training.stages import PretrainedClassifier, Stage
 
 # %% ../../nbs/models/70_msmae.ipynb #ef03c4c2
 class Decoder(nn.Module):
-    """D of eq. 13 and 14: encoded visible tokens -> predictions for a grid of side x side tokens.
-
-    Parameters
-    ----------
-    dim, dim_decoder, n_out : int
-        Width of the encoded tokens, of the decoder, and of a prediction.
-    side, layers, heads : int
-    mlp_ratio : float
-    """
+    """D of eq. 13 and 14: encoded visible tokens (width `dim`) -> `n_out` numbers per token."""
 
     def __init__(self, dim, dim_decoder, n_out, side, layers, heads, mlp_ratio):
         super().__init__()
@@ -56,17 +48,9 @@ class Decoder(nn.Module):
         self.predict = nn.Linear(dim_decoder, n_out)
 
     def fill(self, z, index, real, exists):
-        """Encoded tokens in their places, mask tokens elsewhere, positions added.
+        """Encoded tokens in their places, mask tokens elsewhere: (n, token, dim_decoder).
 
-        Parameters
-        ----------
-        z : tensor (n, m, dim)
-            Tokens that stand at `index` int (n, m); `real` bool (n, m) or None as in gather_order.
-        exists : bool tensor (n, token)
-
-        Returns
-        -------
-        tensor (n, token, dim_decoder)
+        z (n, m, dim) stands at index int (n, m), `real` as in gather_order; exists bool (n, token).
         """
         y = self.embed(z)
         if real is not None:
@@ -93,17 +77,13 @@ class Decoder(nn.Module):
 
 # %% ../../nbs/models/70_msmae.ipynb #ae6da277
 def reconstruction_loss(target, predicted, omega=None):
-    """L_recon: the mean squared error over the entries that were hidden.
+    """L_recon of eq. 15 and 16: the mean squared error over the entries that were hidden.
 
     Parameters
     ----------
     target, predicted : tensors (n, token, C)
     omega : bool tensor (n, token) or (n, token, C), or None
         The entries that count; None: all.
-
-    References
-    ----------
-    MSMAE, equations 15 and 16.
     """
     if omega is None:
         omega = torch.ones_like(target, dtype=torch.bool)
@@ -127,11 +107,6 @@ class ChannelBranch(nn.Module):
     """E_1 and D_1: one token per electrode.
 
     Images x are (n, 9, 9, band) with 0 in missing channels, `valid` is bool (n, 9, 9).
-
-    Parameters
-    ----------
-    n_bands, dim, dim_decoder, layers, heads : int
-    mlp_ratio : float
     """
 
     def __init__(self, n_bands, dim, dim_decoder, layers, heads, mlp_ratio):
@@ -142,12 +117,9 @@ class ChannelBranch(nn.Module):
         self.decoder = Decoder(dim, dim_decoder, n_bands, 9, layers, heads, mlp_ratio)
 
     def encode(self, x, keep, return_weights=False):
-        """Encode the tokens of `keep` bool (n, 81).
+        """z (n, m, dim) of the tokens of `keep` bool (n, 81); index, real as in gather_order.
 
-        Returns
-        -------
-        z, index, real
-            z (n, m, dim), or (z, attention) with `return_weights`; the rest as in gather_order.
+        With `return_weights` (z, attention) instead of z.
         """
         index, real = gather_order(keep)
         tokens = gather_tokens(self.patches(x) + self.positions, index)
@@ -159,14 +131,7 @@ class ChannelBranch(nn.Module):
         return pool_tokens(z, real, pool)
 
     def reconstruct(self, x, valid, ratio, generator=None, count="existing"):
-        """Reconstruct the channels hidden by a random mask (eq. 4-7, 13).
-
-        Returns
-        -------
-        predicted : tensor (n, 81, band)
-        omega : bool tensor (n, 81)
-            The hidden channels.
-        """
+        """Predictions (n, 81, band), and the channels bool (n, 81) that a random mask hid."""
         exists = valid.flatten(1)
         visible, omega = draw_mask(exists, ratio, generator, count)
         return self.decoder(*self.encode(x, visible), exists), omega
@@ -204,12 +169,10 @@ class Regions(NamedTuple):
 class SpatialBranch(nn.Module):
     """Conv_3, Attn, E_3 and D_3: one token per 3x3 region.
 
-    Images x are (n, 9, 9, band) with 0 in missing channels, `valid` is bool (n, 9, 9).
-
     Parameters
     ----------
-    n_bands, dim, dim_decoder, layers, heads : int
-    mlp_ratio : float
+    n_bands, dim, dim_decoder, layers, heads, mlp_ratio
+        As in ChannelBranch.
     norm : bool or None
         Normalisation in Attn; None: a branch without Attn (the ViT and MAE rows of Table III).
     target : "attended" or "image"
@@ -264,15 +227,7 @@ class SpatialBranch(nn.Module):
 
 # %% ../../nbs/models/70_msmae.ipynb #68b4ac89
 class MSMAENet(nn.Module):
-    """The branches and the classifier: images and `valid` -> logits (n, n_classes).
-
-    Parameters
-    ----------
-    channel : ChannelBranch or None
-    spatial : SpatialBranch or None
-    n_classes : int
-    pool : "mean" or "max"
-    """
+    """The branches, of which one may be None, and the classifier: images, valid -> logits."""
 
     def __init__(self, channel, spatial, n_classes, pool="mean"):
         super().__init__()
@@ -303,21 +258,7 @@ class MSMAENet(nn.Module):
 # %% ../../nbs/models/70_msmae.ipynb #791fbd40
 @dataclass(kw_only=True, eq=False)
 class PretrainingOptions(TrainingOptions):
-    """How both stages are pre-trained; see the table at the top of the notebook.
-
-    Parameters
-    ----------
-    mask_channel, mask_spatial : float
-        Share of electrodes and of regions that is hidden.
-    mask_count : "existing" or "all"
-    align : "mmd", "joint" or "none"
-    align_weight : float
-    kernel : "gaussian" or "linear"
-    pretrain_epochs : int
-    pretrain_lr : float
-    pretrain_batch_size : int or None
-        None: `batch_size`.
-    """
+    """How both stages are pre-trained; see the tables of the notebook."""
 
     mask_channel: Share = 0.75
     mask_spatial: Share = 0.5
@@ -362,13 +303,7 @@ class Pretrainer:
         return train(net, loss, data, options, checkpoint=file)
 
     def channel(self, branch, data):
-        """Lines 1 to 10: minimise L_recon_1.
-
-        Returns
-        -------
-        dict
-            The learning curve "channel".
-        """
+        """Lines 1 to 10: minimise L_recon_1; returns {"channel": learning curve}."""
 
         def loss(net, batch, generator):
             return net.loss(*batch, self.options.mask_channel, generator, self.options.mask_count)
@@ -378,11 +313,8 @@ class Pretrainer:
     def spatial(self, branch, data, target=None):
         """Lines 11 to 27: align to the fine-tuning data `target`, if any, and reconstruct.
 
-        Returns
-        -------
-        dict
-            Learning curves "align" and "spatial"; "attention": how much the region attention
-            distinguishes "before" and "after".
+        Returns a dict of the learning curves "align" and "spatial", and of "attention", the
+        region_summary "before" and "after".
         """
         shown = data if target is None else target
         before = region_summary(branch, shown)
@@ -448,17 +380,7 @@ def region_summary(branch, data, n=256):
 
 # %% ../../nbs/models/70_msmae.ipynb #16347d8b
 class Variant(NamedTuple):
-    """A row of Table III.
-
-    Parameters
-    ----------
-    parts : tuple of "channel" and "spatial"
-        The branches.
-    pretrains : bool
-    plain : bool
-        True for ViT and MAE, without MSMAE's additions.
-    title : str
-    """
+    """A row of Table III: its branches; `plain` rows (ViT, MAE) lack MSMAE's additions."""
 
     parts: tuple
     pretrains: bool
@@ -495,22 +417,9 @@ Width = Annotated[Whole, Field(ge=4)]
 class MSMAE(PretrainedClassifier, PretrainingOptions):
     """The multi-scale masked autoencoder as a scikit-learn classifier.
 
-    Pre-train the stages, then fit; see the table at the top of the notebook for the reasons of the
-    defaults, NetworkClassifier and PretrainingOptions for the parameters that are not listed here.
-
-    Parameters
-    ----------
-    variant : str
-        A key of VARIANTS, a row of Table III.
-    dim_channel, dim_spatial, decoder_channel, decoder_spatial : int
-        Widths; None for a decoder: that of its encoder.
-    layers, heads : int
-    mlp_ratio : float
-    scale : "sample" or "band"
-    pool : "mean" or "max"
-    region_norm, freeze_spatial : bool
-    spatial_target : "attended" or "image"
-    bn_statistics : "exact" or "running"
+    Pre-train the `stages`, then `fit`. Hyper-parameters are those below, of PretrainingOptions and
+    of TrainingOptions; the tables of the notebook give their meaning and reasons. A decoder width
+    of None is that of its encoder.
 
     References
     ----------
@@ -629,22 +538,10 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
         norm.running_var.copy_(z.var(0))
 
     def attention(self, x, *, valid=None):
-        """A_chan of eq. 17: how channels attend to each other.
+        """A_chan of eq. 17, how channels attend to each other: float32 (n, channel, channel).
 
-        Parameters
-        ----------
-        x, valid
-            As `predict_proba`.
-
-        Returns
-        -------
-        float32 array (n, channel, channel)
-            Last layer of E_1, mean over heads; rows are queries; NaN for missing channels.
-
-        Raises
-        ------
-        ValueError
-            For a variant without a channel branch.
+        Last layer of E_1, mean over heads; rows are queries; NaN for missing channels. Arguments as
+        `predict_proba`; a ValueError for a variant without a channel branch.
         """
         samples = self._read_new(x, valid)
         if self.net_.channel is None:

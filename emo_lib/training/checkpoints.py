@@ -67,14 +67,7 @@ def restore(run, state, history):
 def training_identity(net, tensors, settings):
     """What decides the outcome of a training, as a JSON-able dict.
 
-    Parameters
-    ----------
-    net : nn.Module
-        Before the first step.
-    tensors : tuple of tensors
-        The training data.
-    settings : dict
-        The options of the training.
+    The options `settings` (dict), fingerprints of the data `tensors` and of the untrained `net`.
     """
     trained = ",".join(name for name, p in net.named_parameters() if p.requires_grad)
     data = [part for t in tensors for part in ("", t.detach().cpu().numpy())]
@@ -109,13 +102,7 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def resume(self, run):
-        """Put `run` where the file left it, if the file exists.
-
-        Raises
-        ------
-        ValueError
-            For a file that is damaged or belongs to another training.
-        """
+        """Put `run` where the file left it, if the file exists; ValueError if it does not fit."""
         try:
             state, info = read_weights(self.path)
         except FileNotFoundError:

@@ -86,17 +86,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return super().__new__(cls)
 
     def check_params(self):
-        """Refuse impossible hyper-parameters before any data are read.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            Names every parameter at fault, what was expected and found.
-        """
+        """Refuse impossible hyper-parameters, all in one ValueError; returns self."""
         faults = faults_of(self)
         if faults:
             raise ValueError("; ".join(faults))
@@ -136,22 +126,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, x, *, valid=None):
-        """Class probabilities.
-
-        Parameters
-        ----------
-        x, valid
-            As `train` and `valid` of `fit`.
-
-        Returns
-        -------
-        float64 array (sample, class)
-            Rows sum to 1.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-        """
+        """Class probabilities float64 (sample, class); x, valid as `train`, `valid` of `fit`."""
         samples = self._read_new(x, valid)
         if not len(samples):
             return np.empty((0, self.n_classes))
@@ -248,7 +223,7 @@ def _as_triple(val):
     return (*val, None)[:3]
 
 # %% ../../nbs/training/40_estimator.ipynb #034e71e2
-class NetworkClassifier(TrainingOptions, Classifier):
+class NetworkClassifier(Classifier, TrainingOptions):
     """Base of the network models. A subclass supplies
 
     make_net(n_bands, n_eye)
@@ -317,17 +292,12 @@ class NetworkClassifier(TrainingOptions, Classifier):
         save_weights(path, self.net_, self.description())
 
     def load(self, path):
-        """Fill this model from a file of `save`.
-
-        Returns
-        -------
-        self
+        """Fill this model from a file of `save` and return it.
 
         Raises
         ------
         ValueError
-            If the file holds another class, other `must_match` parameters, or weights that do not
-            fit.
+            For another class, other `must_match` parameters, or weights that do not fit.
         """
         state, info = read_weights(path)
         self.refuse_mismatch(path, info, self.must_match)

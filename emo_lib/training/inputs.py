@@ -18,13 +18,7 @@ from ..samples.samples import Samples, from_arrays
 
 # %% ../../nbs/training/35_inputs.ipynb #54e90a1a
 def check_channels(channels):
-    """`channels` (str or sequence of str) as a tuple of names among montage.CHANNELS, each once.
-
-    Raises
-    ------
-    ValueError
-        Lists the unknown names and those given twice.
-    """
+    """`channels` (str or sequence of str) as a tuple of names among montage.CHANNELS, each once."""
     channels = (channels,) if isinstance(channels, str) else tuple(channels)
     unknown = [repr(c) for c in channels if c not in CHANNELS]
     repeated = [repr(c) for c in dict.fromkeys(channels) if channels.count(c) > 1]
@@ -43,21 +37,7 @@ Channels = Annotated[Any, BeforeValidator(check_channels)]
 
 # %% ../../nbs/training/35_inputs.ipynb #0a45334e
 def as_samples(x, valid=None, channels=CHANNELS):
-    """Samples as they are; an array as Samples without labels.
-
-    Parameters
-    ----------
-    x : Samples, or array (window, channel, band) or (sample, step, channel, band)
-    valid : bool array or None
-        For an array: True where an electrode was measured, (channel,) or x's shape without bands.
-    channels : sequence of str
-        Names of the channels of an array.
-
-    Raises
-    ------
-    ValueError
-        For an array of another type or shape.
-    """
+    """Samples as they are; an array as Samples without labels. Arguments as `Classifier.fit`."""
     if isinstance(x, Samples):
         if valid is not None:
             raise ValueError("valid: expected None beside Samples, which know it (`there`)")
@@ -75,7 +55,7 @@ def as_samples(x, valid=None, channels=CHANNELS):
 
 # %% ../../nbs/training/35_inputs.ipynb #93ea5dff
 def clean_samples(samples, needs, channels=CHANNELS, model="the model"):
-    """Samples as a model expects them, with zeros where no electrode was measured.
+    """Check Samples and put zeros where no electrode was measured.
 
     Parameters
     ----------
@@ -86,11 +66,6 @@ def clean_samples(samples, needs, channels=CHANNELS, model="the model"):
         The electrodes of the model, in its order.
     model : str
         Name for messages.
-
-    Raises
-    ------
-    ValueError
-        Says what was expected and found.
     """
     check_samples(needs, samples, model)
     if "eye" in needs.modalities:
@@ -134,20 +109,7 @@ def sizes(samples, needs):
 
 # %% ../../nbs/training/35_inputs.ipynb #7544d737
 def check_labels(y, n, n_classes, least=1):
-    """Labels as int64 (n,), values in 0..n_classes-1.
-
-    Parameters
-    ----------
-    y : int array (n,)
-    n, n_classes : int
-    least : int
-        How many different classes must occur.
-
-    Raises
-    ------
-    ValueError
-        Says what was expected and found.
-    """
+    """Labels as int64 (n,), in 0..n_classes-1, of at `least` so many classes."""
     y = np.asarray(y)
     if y.shape != (n,):
         raise ValueError(f"expected {n} labels, one per sample, found shape {y.shape}")

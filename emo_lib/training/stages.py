@@ -90,22 +90,15 @@ class PretrainedClassifier(NetworkClassifier):
         return content_hash(__version__, text)
 
     def pretrain(self, stage, pool, train=None, *, checkpoint=None):
-        """Train one of `stages`.
+        """Train one of `stages` and return the model.
 
         Parameters
         ----------
         stage : Stage or str
-        pool : Samples, array X or (X, valid)
-            Unlabelled samples; labels are not read.
-        train : Samples, array X or (X, valid), or None
-            Unlabelled samples of the training set, for a stage that uses them.
+        pool, train : Samples, X or (X, valid)
+            Samples whose labels are not read; `train` only for a stage that uses it, else None.
         checkpoint : str, Path or None
-            File from which a killed pre-training resumes; a stage of several trainings adds a word
-            to its name.
-
-        Returns
-        -------
-        self
+            File from which a killed pre-training resumes; several trainings add a word to its name.
         """
         self.check_params()
         stage = self.find_stage(stage)
@@ -130,15 +123,9 @@ class PretrainedClassifier(NetworkClassifier):
         self.pretrained_ = {**self.pretrained_, name: StageWeights(weights, curves)}
 
     def save_stage(self, stage, path, about=None):
-        """Write the weights of a pre-trained stage to `path`, their description beside it.
+        """Write the weights of a pre-trained stage to `path` (safetensors).
 
-        Parameters
-        ----------
-        stage : Stage or str
-        path : str or Path
-            A .safetensors file.
-        about : dict or None
-            What the caller knows of the data, JSON-able; `trained_on` in the description.
+        `about`, a JSON-able dict of what the caller knows of the data, is `trained_on` in the file.
         """
         name = self.find_stage(stage).name
         if name not in self.pretrained_:
@@ -153,11 +140,9 @@ class PretrainedClassifier(NetworkClassifier):
         save_weights(path, weights, self.description() | info)
 
     def load_stage(self, stage, path):
-        """Read the weights of a stage from a file of `save_stage`. The channels may differ.
+        """Read the weights of a stage from a file of `save_stage` and return the model.
 
-        Returns
-        -------
-        self
+        The channels may differ.
 
         Raises
         ------
