@@ -170,7 +170,6 @@ def head_outline(radius=1.1):
 REGION_COLOURS = dict(
     zip(REGIONS, ("#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"))
 )
-_COLOURS = REGION_COLOURS
 _PADS = np.argwhere(GRID == "")
 
 
