@@ -1,4 +1,4 @@
-"""Bad downloads: every fault is a Problem that names the file, what was expected, what was found and what to do, and one pass finds all of them."""
+"""Bad downloads of SEED and SEED-IV: one pass finds every fault, with file and remedy."""
 
 import shutil
 import struct
@@ -113,17 +113,20 @@ def test_unreadable_file(seed, folder, spoil, found):
     path = seed / folder / f"{STEMS[2]}.mat"
     spoil(path)
     p = only("SEED", seed)
-    assert p.path == str(path) and found in p.found and "complete MATLAB 5 file" in p.expected
+    assert p.path == str(path)
+    assert found in p.found
+    assert "complete MATLAB 5 file" in p.expected
 
 
-def test_damaged_compressed_data_are_told_when_read(seed):
+def test_damaged_compressed_data_are_reported_when_read(seed):
     path = seed / "ExtractedFeatures" / f"{STEMS[1]}.mat"
     scipy.io.savemat(path, contents(path), do_compression=True)
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2 : len(raw) // 2 + 400] = bytes(400)
     path.write_bytes(raw)
     _, problems = verify("SEED", seed)
-    assert [p.path for p in problems] == [str(path)] and "damaged" in problems[0].found
+    assert [p.path for p in problems] == [str(path)]
+    assert "damaged" in problems[0].found
 
 
 def test_a_flipped_type_code_does_not_end_the_process(seed):
@@ -132,7 +135,8 @@ def test_a_flipped_type_code_does_not_end_the_process(seed):
     n = contents(path)["xy_eeg2"].nbytes
     path.write_bytes(path.read_bytes().replace(tag.pack(7, n), tag.pack(7 + 1024, n)))
     p = only("SEED", seed)
-    assert p.path == str(path) and "damaged" in p.found
+    assert p.path == str(path)
+    assert "damaged" in p.found
 
 
 def test_a_file_that_changes_while_it_is_used(seed):
@@ -164,11 +168,16 @@ def test_missing_trial_key(seed, iv):
         seed / "Preprocessed_EEG" / f"{STEMS[1]}.mat",
         iv / "eeg_feature_smooth" / "3" / f"{IV.file_stems[3][1]}.mat",
     )
-    change(a, xy_eeg7=None), change(b, de_LDS24=None)
+    change(a, xy_eeg7=None)
+    change(b, de_LDS24=None)
     p = only("SEED", seed)
-    assert p.path == str(a) and "no *_eeg7" in p.found and "15 trials" in p.expected
+    assert p.path == str(a)
+    assert "no *_eeg7" in p.found
+    assert "15 trials" in p.expected
     p = only("SEED-IV", iv)
-    assert p.path == str(b) and "no de_LDS24" in p.found and "24 trials" in p.expected
+    assert p.path == str(b)
+    assert "no de_LDS24" in p.found
+    assert "24 trials" in p.expected
 
 
 def test_surplus_and_double_trial_keys(seed):
@@ -176,11 +185,9 @@ def test_surplus_and_double_trial_keys(seed):
     x = np.zeros((62, 401), "float32")
     change(path, xy_eeg16=x, zz_eeg2=x)
     ps = faults("SEED", seed)
-    assert (
-        {p.path for p in ps} == {str(path)}
-        and any("also *_eeg16" in p.found for p in ps)
-        and any("xy_eeg2, zz_eeg2" in p.found for p in ps)
-    )
+    assert {p.path for p in ps} == {str(path)}
+    assert any("also *_eeg16" in p.found for p in ps)
+    assert any("xy_eeg2, zz_eeg2" in p.found for p in ps)
 
 
 @pytest.mark.parametrize(
@@ -200,14 +207,18 @@ def test_wrong_shape(seed, folder, key, shape, found):
     path = seed / folder / f"{STEMS[3]}.mat"
     change(path, **{key: np.ones(shape)})
     p = only("SEED", seed)
-    assert p.path == str(path) and found in p.found and "62" in p.expected
+    assert p.path == str(path)
+    assert found in p.found
+    assert "62" in p.expected
 
 
 def test_61_channels_everywhere(seed):
     path = seed / "Preprocessed_EEG" / f"{STEMS[1]}.mat"
     write(path, {k: v[:61] for k, v in contents(path).items()})
     p = only("SEED", seed)
-    assert p.path == str(path) and "(61, " in p.found and "(62, time)" in p.expected
+    assert p.path == str(path)
+    assert "(61, " in p.found
+    assert "(62, time)" in p.expected
 
 
 def test_features_among_signals_and_the_reverse(seed):
@@ -219,7 +230,8 @@ def test_features_among_signals_and_the_reverse(seed):
     a.write_bytes(b.read_bytes())
     b.write_bytes(tmp)
     ps = {p.path: p for p in faults("SEED", seed)}
-    assert "de_LDS1" in ps[str(a)].found and "xy_eeg1" in ps[str(b)].found
+    assert "de_LDS1" in ps[str(a)].found
+    assert "xy_eeg1" in ps[str(b)].found
 
 
 def test_text_in_place_of_numbers(seed):
@@ -232,7 +244,8 @@ def test_one_feature_missing_in_one_file(seed):
     path = seed / "ExtractedFeatures" / f"{STEMS[2]}.mat"
     write(path, {k: v for k, v in contents(path).items() if k.startswith("de")})
     p = only("SEED", seed)
-    assert p.path == str(path) and "no psd_LDS" in p.found
+    assert p.path == str(path)
+    assert "no psd_LDS" in p.found
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -243,26 +256,28 @@ def test_nan_and_infinity(seed, value):
     )
     x, y = contents(a)["xy_eeg9"], contents(b)["de_LDS4"]
     x[5, 100] = y[1, 0, 2] = value
-    change(a, xy_eeg9=x), change(b, de_LDS4=y)
+    change(a, xy_eeg9=x)
+    change(b, de_LDS4=y)
     ds = open_dataset("SEED", seed)  # headers are in order
     assert {p.path for p in ds.problems(deep=True)} == {str(a), str(b)}
     assert {p.path for p in verify("SEED", seed)[1]} == {str(a), str(b)}
-    with pytest.raises(LayoutError, match="1 NaN or infinite values in de_LDS4") as e:
+    with pytest.raises(LayoutError, match="1 NaN or infinite values in de_LDS, trial 4") as e:
         ds.features("de_LDS")
     assert e.value.problems[0].path == str(b)
-    with pytest.raises(LayoutError, match="xy_eeg9") as e:
+    with pytest.raises(LayoutError, match="NaN or infinite values in trial 9") as e:
         list(ds.trials())
     assert e.value.problems[0].path == str(a)
-    assert (
-        ds.features("psd_LDS").sizes["window"] and len(list(ds.trials(sessions=[1, 3]))) == 30
-    )  # what is whole works
+    assert ds.features("psd_LDS").sizes["window"]
+    assert len(list(ds.trials(sessions=[1, 3]))) == 30  # what is whole works
 
 
 def test_windows_that_do_not_fit_the_signal(seed):
     path = seed / "ExtractedFeatures" / f"{STEMS[1]}.mat"
     write(path, features(15, np.random.default_rng(1), seconds=40))
     p = only("SEED", seed)
-    assert p.path == str(path) and "41" in p.found and "Preprocessed_EEG" in p.expected
+    assert p.path == str(path)
+    assert "41" in p.found
+    assert "Preprocessed_EEG" in p.expected
 
 
 def test_features_that_do_not_fit_each_other(seed):
@@ -272,16 +287,15 @@ def test_features_that_do_not_fit_each_other(seed):
 
 
 def test_bands_or_windows_cannot_be_told(tmp_path):
-    "The 4-second files of SEED: refused when all trials have five windows, told apart by one other trial."
+    "SEED's 4-second files: refused if all trials have five windows; one other trial decides."
     root, rng = tmp_path / "SEED_EEG", np.random.default_rng(0)
     write(root / "ExtractedFeatures_4s" / "label.mat", {"label": np.array([SEED.labels[1]]) - 1})
     paths = [root / "ExtractedFeatures_4s" / f"{STEMS[s]}.mat" for s in (1, 2, 3)]
     for p in paths:
         write(p, {f"de_LDS{t}": rng.normal(size=(62, 5, 5)) for t in range(1, 16)})
     ps = faults("SEED", tmp_path)
-    assert [p.path for p in ps] == list(map(str, paths)) and all(
-        "two in all" in p.found for p in ps
-    )
+    assert [p.path for p in ps] == list(map(str, paths))
+    assert all("two in all" in p.found for p in ps)
     for p in paths:
         change(p, de_LDS8=rng.normal(size=(62, 5, 7)))
     fs, raw = (
@@ -296,7 +310,9 @@ def test_a_header_and_nothing_else(seed, folder):
     path = seed / folder / f"{STEMS[2]}.mat"
     path.write_bytes(path.read_bytes()[:128])
     p = only("SEED", seed)
-    assert p.path == str(path) and "no variables" in p.found and "again" in p.fix
+    assert p.path == str(path)
+    assert "no variables" in p.found
+    assert "again" in p.fix
 
 
 def test_one_recording_under_the_names_of_two_sessions(seed):
@@ -305,7 +321,8 @@ def test_one_recording_under_the_names_of_two_sessions(seed):
     ps = verify("SEED", seed)[1]
     assert {p.path for p in ps} == {
         str(seed / f / f"{STEMS[3]}.mat") for f in ("Preprocessed_EEG", "ExtractedFeatures")
-    } and len(ps) == 2
+    }
+    assert len(ps) == 2
     assert all(p.found.startswith("same content as ") and f"{STEMS[1]}.mat" in p.found for p in ps)
 
 
@@ -334,7 +351,9 @@ def test_label_file(seed, label, found):
     else:
         write(path, {"x": 1.0} if label is None else {"label": label})
     p = only("SEED", seed)
-    assert p.path == str(path) and found in p.found and "15 values" in p.expected
+    assert p.path == str(path)
+    assert found in p.found
+    assert "15 values" in p.expected
 
 
 def test_labels_are_those_of_the_facts(seed):
@@ -351,23 +370,18 @@ def test_labels_are_those_of_the_facts(seed):
 def test_missing_session(seed, tmp_path):
     (seed / "ExtractedFeatures" / f"{STEMS[2]}.mat").unlink()
     p = only("SEED", seed)
-    assert (
-        p.path == str(seed / "ExtractedFeatures")
-        and "no session 2" in p.found
-        and f"{STEMS[2]}.mat" in p.fix
-    )
+    assert p.path == str(seed / "ExtractedFeatures")
+    assert "no session 2" in p.found
+    assert f"{STEMS[2]}.mat" in p.fix
     iv = make_seed_iv(tmp_path / "two", subjects=(2, 10))
     (iv / "eeg_raw_data" / "1" / f"{IV.file_stems[1][9]}.mat").unlink()
     shutil.rmtree(iv / "eeg_feature_smooth" / "3")
     a, b = sorted(faults("SEED-IV", iv), key=lambda p: p.path)
-    assert (
-        a.path == str(iv / "eeg_feature_smooth" / "3") and "no such folder" in a.found
-    )  # told once, not for each subject
-    assert (
-        b.path == str(iv / "eeg_raw_data")
-        and "subject 10" in b.expected
-        and "no session 1" in b.found
-    )
+    assert a.path == str(iv / "eeg_feature_smooth" / "3")
+    assert "no such folder" in a.found  # told once, not for each subject
+    assert b.path == str(iv / "eeg_raw_data")
+    assert "subject 10" in b.expected
+    assert "no session 1" in b.found
 
 
 def test_the_rest_opens_when_asked(seed):
@@ -382,7 +396,8 @@ def test_the_rest_opens_when_asked(seed):
 @pytest.mark.parametrize("name", ["SEED", "SEED-IV"])
 def test_wrong_folder(name, tmp_path, seed, iv):
     assert "no such folder" in only(name, tmp_path / "nowhere").found
-    (tmp_path / "empty").mkdir(), (tmp_path / "a file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a file").touch()
     assert only(name, tmp_path / "empty").found == "no folder"
     assert "a file" in only(name, tmp_path / "a file").found
     other, right = (iv, seed) if name == "SEED" else (seed, iv)
@@ -402,14 +417,17 @@ def test_empty_data_folder(seed):
     for p in (seed / "Preprocessed_EEG").glob("2_*.mat"):
         p.unlink()
     p = only("SEED", seed)
-    assert p.path == str(seed / "Preprocessed_EEG") and p.found == "none"
+    assert p.path == str(seed / "Preprocessed_EEG")
+    assert p.found == "none"
 
 
 def test_fourth_file_of_a_subject(seed):
     extra = seed / "Preprocessed_EEG" / "2_20150101.mat"
     shutil.copy(seed / "Preprocessed_EEG" / f"{STEMS[1]}.mat", extra)
     p = only("SEED", seed)
-    assert p.path == str(extra) and "20150101" in p.found and "subject 2" in p.expected
+    assert p.path == str(extra)
+    assert "20150101" in p.found
+    assert "subject 2" in p.expected
 
 
 def test_two_files_of_one_subject_in_a_session_folder(iv):
@@ -417,12 +435,10 @@ def test_two_files_of_one_subject_in_a_session_folder(iv):
     extra = first.with_name("2_20150921.mat")
     shutil.copy(first, extra)
     p = only("SEED-IV", iv)
-    assert (
-        p.path == str(first.parent)
-        and first.name in p.found
-        and extra.name in p.found
-        and "session 2" in p.expected
-    )
+    assert p.path == str(first.parent)
+    assert first.name in p.found
+    assert extra.name in p.found
+    assert "session 2" in p.expected
     assert (2, 2) not in [
         (t.subject, t.session) for t in open_dataset("SEED-IV", iv, strict=False).trials()
     ]
@@ -459,7 +475,8 @@ def test_subjects_in_numerical_order_and_sessions_by_date(tmp_path):
     dates = {s: [f"{i}_{20300100 + s}" for i in range(1, 12)] for s in (1, 2, 3)}
     make_seed(tmp_path, subjects=(10, 2, 9), stems=dates)
     ds = open_dataset("SEED", tmp_path)
-    assert ds.subjects == [2, 9, 10] and ds.sessions(10) == [1, 2, 3]
+    assert ds.subjects == [2, 9, 10]
+    assert ds.sessions(10) == [1, 2, 3]
     fs = ds.features("de_LDS", subjects=[10, 2], sessions=[3, 1])
     assert list(dict.fromkeys(zip(fs.subject.values.tolist(), fs.session.values.tolist()))) == [
         (2, 1),
@@ -489,19 +506,15 @@ def test_a_twin_whose_writing_was_interrupted(seed, tmp_path):
     ):
         mark.write_text(text)
         p = only("SEED", seed)
-        assert (
-            p.path == str(mark)
-            and "whole twin" in p.expected
-            and p.found == found
-            and "emo twin" in p.fix
-        )
+        assert p.path == str(mark)
+        assert "whole twin" in p.expected
+        assert p.found == found
+        assert "emo twin" in p.fix
         assert [q.path for q in verify("SEED", seed)[1]] == [str(mark)]
     mark.write_text('{"complete": true}')
     assert verify("SEED", seed)[1] == []
-    (
-        (tmp_path / "begun").mkdir(),
-        (tmp_path / "begun" / "TWIN.json").write_text('{"complete": false}'),
-    )
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "TWIN.json").write_text('{"complete": false}')
     assert ["interrupted" in p.found for p in faults("SEED", tmp_path / "begun")] == [
         True,
         False,
@@ -553,7 +566,8 @@ def test_many_faults_in_one_pass(seed, iv):
         (ext / f"{STEMS[3]}.mat", "NaN"),
     }
     table, problems = verify("SEED", seed)
-    assert len(problems) == len(planted) == 7 and len(table) == 3
+    assert len(problems) == len(planted) == 7
+    assert len(table) == 3
     for path, words in planted:
         assert any(p.path == str(path) and words in p.found for p in problems), (path, words)
     assert len(faults("SEED", seed)) == 6  # NaN need a look at the data

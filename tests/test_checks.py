@@ -399,7 +399,7 @@ def test_a_clipped_recording(tmp_path):
 
 def test_a_file_that_cannot_be_read_gives_no_look(seed):
     ds = make_reader("SEED", seed)
-    source = next(s for s in ds._all if s.kind == "signals")
+    source = next(s for s in ds.sources if s.kind == "signals")
     whole = source.path.read_bytes()
     source.path.unlink()
     source.path.write_bytes(whole[: len(whole) // 2])

@@ -1,4 +1,4 @@
-"""SEED's multimodal part and raw recordings, SEED-IV's eyes: every fault is a Problem that names the file, what was expected, what was found and what to do."""
+"""SEED's multimodal part and raw recordings, SEED-IV's eye features: faults and contents."""
 
 import dataclasses
 import io
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from damage import contents, write_mat
 from damage import only_refusal as only
 from damage import refusal as faults
 from scipy.signal import lfilter
@@ -26,17 +27,6 @@ SEED, IV = SPECS["SEED"], SPECS["SEED-IV"]
 WINDOWS, PILES = SEED.windows(1, 4.0), {"train": slice(0, 9), "test": slice(9, 15)}
 
 
-def write_mat(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scipy.io.savemat(path, data)
-    with open(path, "r+b") as f:
-        f.write(b"MATLAB 5.0 MAT-file, SYNTHETIC test data".ljust(116))
-
-
-def contents(path):
-    return {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
-
-
 def write_eeg(path, eeg):
     np.savez(path, **{k: pickle.dumps(v, 2) if isinstance(v, dict) else v for k, v in eeg.items()})
 
@@ -49,10 +39,8 @@ def make_session(session, rng, windows=WINDOWS):
         eeg[f"{name}_data"] = {
             b: rng.normal(trial[:, None], 0.1, (len(trial), 62)) for b in SEED.bands
         }
-        eeg[f"{name}_label"], eye[f"{name}_data_eye"] = (
-            np.array(SEED.labels[session])[trial - 1],
-            rng.normal(trial[:, None], 0.1, (len(trial), 33)),
-        )
+        eeg[f"{name}_label"] = np.array(SEED.labels[session])[trial - 1]
+        eye[f"{name}_data_eye"] = rng.normal(trial[:, None], 0.1, (len(trial), 33))
     return eeg, eye
 
 
@@ -91,22 +79,13 @@ CHANNELS, STARTS = [*SEED.channels, *SEED.raw_drop], [1000 + 3000 * k for k in r
 
 
 def times(starts=STARTS, length=2000):
-    return f"start_point_list = {list(starts)}  #1000Hz\nend_point_list = {[s + length for s in starts]}  #1000Hz\n"
+    ends = [start + length for start in starts]
+    return f"start_point_list = {list(starts)}  #1000Hz\nend_point_list = {ends}  #1000Hz\n"
 
 
 def write_raw(path, seconds=47, channels=CHANNELS, sfreq=1000, seed=0):
-    write_cnt(
-        path,
-        2
-        * lfilter(
-            [1],
-            [1, -0.99],
-            np.random.default_rng(seed).standard_normal((len(channels), sfreq * seconds)),
-        ),
-        channels,
-        sfreq,
-        n_bits=16,
-    )
+    noise = np.random.default_rng(seed).standard_normal((len(channels), sfreq * seconds))
+    write_cnt(path, 2 * lfilter([1], [1, -0.99], noise), channels, sfreq, n_bits=16)
 
 
 def make_raw(root, subject=2):
@@ -167,7 +146,7 @@ def eye_mat(root, s):
 
 
 def deep(name, root):
-    "All problems, also those that only the data show. (The data here are noise, so what notebook 08 asks of EEG is not asked.)"
+    "All problems of the reader, also those of the data; here the data are noise, not EEG."
     return open_dataset(name, root, strict=False).problems(deep=True)
 
 
@@ -197,25 +176,22 @@ def change_eye(path, **new):
 @pytest.mark.parametrize("below", ["", "SEED_Multimodal", "SEED_Multimodal/Chinese"])
 def test_whole_part_from_three_roots(part, below):
     ds = open_dataset("SEED", part / below)
-    assert (
-        ds.problems(deep=True) == []
-        and ds.subjects == [2]
-        and ds.sessions(2) == [1, 2, 3]
-        and ds.available_features() == ["de"]
-        and ds.window_lengths() == [4.0]
-    )
+    assert ds.problems(deep=True) == []
+    assert ds.subjects == [2]
+    assert ds.sessions(2) == [1, 2, 3]
+    assert ds.available_features() == ["de"]
+    assert ds.window_lengths() == [4.0]
     fs = ds.features("de")
-    assert (
-        fs.sizes["window"] == 3 * sum(WINDOWS)
-        and fs.attrs["window_s"] == 4
-        and tuple(fs.eye_feature.values) == SEED.eye
-    )
+    assert fs.sizes["window"] == 3 * sum(WINDOWS)
+    assert fs.attrs["window_s"] == 4
+    assert tuple(fs.eye_feature.values) == SEED.eye
     for x in (fs.eeg.mean(("channel", "band")), fs.eye.mean("eye_feature")):
         assert (np.rint(x) == fs.trial).all()
     assert np.allclose(
         fs.eeg.sel(band="alpha")[:499], load_eeg(npz(part, "2_1"))["train_data"]["alpha"]
     )
-    assert "499 and 343 windows" in fs.attrs["trial_cut"] and "published" in fs.attrs["trial_cut"]
+    assert "499 and 343 windows" in fs.attrs["trial_cut"]
+    assert "published" in fs.attrs["trial_cut"]
     assert "eye" not in ds.features("de", eye=False)
 
 
@@ -279,7 +255,8 @@ def test_spoilt_eeg_file(part, spoil, found):
     p = only("SEED", part)
     assert p.path == str(path) and found in p.found, str(p)
     ds = open_dataset("SEED", part, strict=False)
-    assert ds.features("de").sizes["window"] == 2 * sum(WINDOWS) and ds.summary().faulty.sum() == 1
+    assert ds.features("de").sizes["window"] == 2 * sum(WINDOWS)
+    assert ds.summary().faulty.sum() == 1
 
 
 @pytest.mark.parametrize(
@@ -302,22 +279,19 @@ def test_spoilt_eye_file(part, spoil, found):
     p = only("SEED", part)
     assert p.path == str(path) and found in p.found, str(p)
     ds = open_dataset("SEED", part, strict=False)
-    assert "eye" in ds.features("de", sessions=[1, 3]) and "eye" not in ds.features(
-        "de", sessions=2
-    )
+    assert "eye" in ds.features("de", sessions=[1, 3])
+    assert "eye" not in ds.features("de", sessions=2)
     assert "subject 2 session 2" in ds.features("de").attrs["eye_note"]
 
 
 @pytest.mark.parametrize("less", [1, 40])
-def test_piles_that_do_not_add_up_are_refused_with_both_numbers(part, less):
-    "Nobody knows which trial lost a window."
+def test_piles_of_other_sizes_are_refused_with_both_numbers(part, less):
+    "One cannot tell which trial lost a window."
     change_eye(eye(part, "2_1"), test_data_eye=np.zeros((343 - less, 33)))
     p = only("SEED", part)
-    assert (
-        p.path == str(eye(part, "2_1"))
-        and "499 windows of trials 1 to 9 and 343 windows of trials 10 to 15" in p.expected
-        and f"{343 - less} windows of trials 10 to 15" in p.found
-    )
+    assert p.path == str(eye(part, "2_1"))
+    assert "499 windows of trials 1 to 9 and 343 windows of trials 10 to 15" in p.expected
+    assert f"{343 - less} windows of trials 10 to 15" in p.found
     eye(part, "2_1").write_bytes(eye(part, "2_2").read_bytes())
     data = load_eeg(npz(part, "2_3"))
     change_npz(
@@ -326,11 +300,9 @@ def test_piles_that_do_not_add_up_are_refused_with_both_numbers(part, less):
         train_label=data["train_label"][:-less],
     )
     (p,) = (p for p in faults("SEED", part) if p.path.endswith("npz"))
-    assert (
-        p.path == str(npz(part, "2_3"))
-        and "499 windows" in p.expected
-        and f"{499 - less} windows" in p.found
-    )
+    assert p.path == str(npz(part, "2_3"))
+    assert "499 windows" in p.expected
+    assert f"{499 - less} windows" in p.found
 
 
 def test_the_other_coding_of_labels(part):
@@ -338,9 +310,8 @@ def test_the_other_coding_of_labels(part):
         data = load_eeg(npz(part, f"2_{s}"))
         change_npz(npz(part, f"2_{s}"), **{k: data[k] - 1.0 for k in ("train_label", "test_label")})
     fs = open_dataset("SEED", part).features("de")
-    assert fs.attrs["label_coding"] == "-1 to 1" and fs.label.groupby(
-        fs.trial
-    ).first().values.tolist() == list(SEED.labels[1])
+    assert fs.attrs["label_coding"] == "-1 to 1"
+    assert fs.label.groupby(fs.trial).first().values.tolist() == list(SEED.labels[1])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -350,7 +321,8 @@ def test_nan_in_the_part(part, value):
         pickle.loads(eye(part, "2_3").read_bytes())["test_data_eye"],
     )
     data["gamma"][60, 3] = eyes[-1, 5] = value
-    change_npz(npz(part, "2_1"), train_data=data), change_eye(eye(part, "2_3"), test_data_eye=eyes)
+    change_npz(npz(part, "2_1"), train_data=data)
+    change_eye(eye(part, "2_3"), test_data_eye=eyes)
     ds = open_dataset("SEED", part)
     problems = {p.path: p for p in ds.problems(deep=True)}
     assert (
@@ -358,17 +330,14 @@ def test_nan_in_the_part(part, value):
         == {str(npz(part, "2_1")), str(eye(part, "2_3"))}
         == {p.path for p in deep("SEED", part)}
     )
-    assert (
-        "trial 2" in problems[str(npz(part, "2_1"))].found
-        and "trial 15" in problems[str(eye(part, "2_3"))].found
-    )
+    assert "trial 2" in problems[str(npz(part, "2_1"))].found
+    assert "trial 15" in problems[str(eye(part, "2_3"))].found
     with pytest.raises(LayoutError, match="1 NaN or infinite values in de, trial 2"):
         ds.features("de", sessions=1)
     with pytest.raises(LayoutError, match="NaN") as e:
         ds.features("de", sessions=3)
-    assert e.value.problems[0].path == str(eye(part, "2_3")) and ds.features(
-        "de", sessions=3, eye=False
-    ).sizes["window"] == sum(WINDOWS)
+    assert e.value.problems[0].path == str(eye(part, "2_3"))
+    assert ds.features("de", sessions=3, eye=False).sizes["window"] == sum(WINDOWS)
 
 
 class Evil:
@@ -390,13 +359,14 @@ def test_a_malicious_pickle_does_nothing(part, tmp_path):
         str(eye(part, "2_1")),
         str(npz(part, "2_2")),
         str(npz(part, "2_3")),
-    } and all("system" in p.found for p in ps)
+    }
+    assert all("system" in p.found for p in ps)
     deep("SEED", part)
     assert not mark.exists()
 
 
 def test_bombs(part):
-    "A list of lists of lists, and more than a gigabyte of zeros in a zip of some megabytes; refused before they unfold."
+    "Nested lists, and a gigabyte of zeros in a zip of some megabytes: refused before unpacking."
     bomb = []
     for _ in range(40):
         bomb = [bomb] * 10
@@ -405,20 +375,23 @@ def test_bombs(part):
     np.lib.format.write_array_header_1_0(
         head, dict(descr="|S1140850688", fortran_order=False, shape=())
     )
-    with zipfile.ZipFile(npz(part, "2_2"), "w", zipfile.ZIP_DEFLATED, compresslevel=1) as z:
-        with z.open("train_data.npy", "w", force_zip64=True) as f:
-            f.write(head.getvalue())
-            for _ in range(68):
-                f.write(bytes(2**24))
+    with (
+        zipfile.ZipFile(npz(part, "2_2"), "w", zipfile.ZIP_DEFLATED, compresslevel=1) as z,
+        z.open("train_data.npy", "w", force_zip64=True) as f,
+    ):
+        f.write(head.getvalue())
+        for _ in range(68):
+            f.write(bytes(2**24))
     ps = {p.path: p.found for p in faults("SEED", part)}
-    assert (
-        len(ps) == 2 and "bomb" in ps[str(eye(part, "2_1"))] and "bomb" in ps[str(npz(part, "2_2"))]
-    )
+    assert len(ps) == 2
+    assert "bomb" in ps[str(eye(part, "2_1"))]
+    assert "bomb" in ps[str(npz(part, "2_2"))]
 
 
 def test_a_part_that_changes_while_it_is_used(part):
     ds = open_dataset("SEED", part)
-    npz(part, "2_1").write_bytes(b"PK"), eye(part, "2_2").unlink()
+    npz(part, "2_1").write_bytes(b"PK")
+    eye(part, "2_2").unlink()
     shutil.copy(npz(part, "2_2"), npz(part, "2_3"))
     with pytest.raises(LayoutError, match="no .npz") as e:
         ds.features("de", sessions=1)
@@ -431,43 +404,43 @@ def test_a_part_that_changes_while_it_is_used(part):
 def test_missing_and_duplicated_sessions_of_the_part(part):
     npz(part, "2_3").unlink()
     p = only("SEED", part)
-    assert (
-        p.path == str(npz(part, "2_3").parent) and "no session 3" in p.found and "2_3.npz" in p.fix
-    )
-    shutil.copy(npz(part, "2_1"), npz(part, "2_3")), shutil.copy(eye(part, "2_1"), eye(part, "2_2"))
+    assert p.path == str(npz(part, "2_3").parent)
+    assert "no session 3" in p.found
+    assert "2_3.npz" in p.fix
+    shutil.copy(npz(part, "2_1"), npz(part, "2_3"))
+    shutil.copy(eye(part, "2_1"), eye(part, "2_2"))
     assert (
         open_dataset("SEED", part).problems() == []
     )  # the films and their order are the same in all sessions
     ps = deep("SEED", part)
-    assert {p.path for p in ps} == {str(npz(part, "2_3")), str(eye(part, "2_2"))} and all(
-        "same content as" in p.found for p in ps
-    )
+    assert {p.path for p in ps} == {str(npz(part, "2_3")), str(eye(part, "2_2"))}
+    assert all("same content as" in p.found for p in ps)
     eye(part, "2_1").unlink()
     p = only("SEED", part)
-    assert "no session 1" in p.found and "released as 2_1)" in p.fix
+    assert "no session 1" in p.found
+    assert "released as 2_1)" in p.fix
 
 
 def test_names_of_the_part(part):
     for name in ("16_1", "2_4", "2_1 (1)"):
-        (
-            shutil.copy(npz(part, "2_1"), npz(part, name)),
-            shutil.copy(eye(part, "2_1"), eye(part, name)),
-        )
+        shutil.copy(npz(part, "2_1"), npz(part, name))
+        shutil.copy(eye(part, "2_1"), eye(part, name))
     for name in (".DS_Store", "._2_1", "reading_eye_feature.py", "readme.txt"):
-        eye(part, name).write_text("x"), (npz(part, "x").parent / name).write_text("x")
+        eye(part, name).write_text("x")
+        (npz(part, "x").parent / name).write_text("x")
     ps = faults("SEED", part)
-    assert (
-        len(ps) == 6
-        and all("{subject}_{session}" in p.expected for p in ps)
-        and {Path(p.path).name for p in ps}
-        == {f"{n}{s}" for n in ("16_1", "2_4", "2_1 (1)") for s in ("", ".npz")}
-    )
+    assert len(ps) == 6
+    assert all("{subject}_{session}" in p.expected for p in ps)
+    assert {Path(p.path).name for p in ps} == {
+        f"{n}{s}" for n in ("16_1", "2_4", "2_1 (1)") for s in ("", ".npz")
+    }
 
 
-def test_eyes_alone_are_said(part):
+def test_eye_features_alone_are_reported(part):
     shutil.rmtree(npz(part, "x").parent.parent)
     p = only("SEED", part)
-    assert p.found == "eye features only" and p.path == str(part)
+    assert p.found == "eye features only"
+    assert p.path == str(part)
 
 
 def test_all_faults_of_the_part_in_one_pass(part):
@@ -499,44 +472,40 @@ def test_all_faults_of_the_part_in_one_pass(part):
         ((0, 2, 1), "channel, band, window: only the second axis"),
     ],
 )
-def test_the_order_of_axes_is_found_and_said(part, order, said):
+def test_the_order_of_axes_is_found_and_noted(part, order, said):
     base = make_dated(part, order=order)
     ds = open_dataset("SEED", part)
-    assert ds.available_features() == ["de", "de_LDS"] and ds.window_lengths() == [4.0]
+    assert ds.available_features() == ["de", "de_LDS"]
+    assert ds.window_lengths() == [4.0]
     fs = ds.features("de_LDS")
     raw = contents(base / f"{SEED.file_stems[2][1]}.mat")["de_LDS7"]
     one = fs.sel(window=(fs.session == 2) & (fs.trial == 7))
-    assert fs.attrs["axis_order"].startswith(said) and np.allclose(
-        one.eeg, np.moveaxis(raw, 1 if order[1] == 1 else 2, 0)
-    )
-    assert (
-        (np.rint(fs.eye.mean("eye_feature")) == fs.trial).all()
-        and len(ds.files(2, 1)) == 3
-        and len(ds.files(2, 1, kinds=("eye",))) == 1
-    )
+    assert fs.attrs["axis_order"].startswith(said)
+    assert np.allclose(one.eeg, np.moveaxis(raw, 1 if order[1] == 1 else 2, 0))
+    assert (np.rint(fs.eye.mean("eye_feature")) == fs.trial).all()
+    assert len(ds.files(2, 1)) == 3
+    assert len(ds.files(2, 1, kinds=("eye",))) == 1
     assert (ds.features("de").eye == fs.eye).all()
 
 
-def test_one_window_more_is_cut_and_said_many_are_refused(part):
+def test_one_window_more_is_cut_and_noted_many_are_refused(part):
     make_dated(part, n=tuple(w + (t == 3) for t, w in enumerate(WINDOWS, 1)))
     ds = open_dataset("SEED", part)
     fs = ds.features("de_LDS", sessions=2)
+    assert fs.sizes["window"] == sum(WINDOWS)
     assert (
-        fs.sizes["window"] == sum(WINDOWS)
-        and fs.attrs["eye_cut"]
+        fs.attrs["eye_cut"]
         == f"trial 3: {WINDOWS[2] + 1} windows of EEG, {WINDOWS[2]} of the eye, cut to {WINDOWS[2]}"
     )
     assert (np.rint(fs.eye.mean("eye_feature")) == fs.trial).all()
     shutil.rmtree(part / "SEED_EEG")
     make_dated(part, n=tuple(w + 9 * (t == 3) for t, w in enumerate(WINDOWS, 1)))
     ps = faults("SEED", part)
-    assert [p.path for p in ps] == [str(eye(part, f"2_{s}")) for s in (1, 2, 3)] and all(
-        f"{WINDOWS[2]} against {WINDOWS[2] + 9}" in p.found for p in ps
-    )
+    assert [p.path for p in ps] == [str(eye(part, f"2_{s}")) for s in (1, 2, 3)]
+    assert all(f"{WINDOWS[2]} against {WINDOWS[2] + 9}" in p.found for p in ps)
     ds = open_dataset("SEED", part, strict=False)
-    assert "eye" not in ds.features("de_LDS") and "eye" in ds.features(
-        "de"
-    )  # the part's own windows still fit
+    assert "eye" not in ds.features("de_LDS")
+    assert "eye" in ds.features("de")  # the part's own windows still fit
 
 
 def test_sessions_that_changed_places(part):
@@ -569,33 +538,31 @@ def test_sessions_that_changed_places(part):
     assert deep("SEED", part) == []
     a, b = npz(part, "2_1"), npz(part, "2_3")
     data = a.read_bytes()
-    a.write_bytes(b.read_bytes()), b.write_bytes(data)
+    a.write_bytes(b.read_bytes())
+    b.write_bytes(data)
     ps = deep("SEED", part)
-    assert (
-        [p.path for p in ps] == [str(a), str(b)]
-        and "follow session 3" in ps[0].found
-        and "follow session 1" in ps[1].found
-    )
+    assert [p.path for p in ps] == [str(a), str(b)]
+    assert "follow session 3" in ps[0].found
+    assert "follow session 1" in ps[1].found
 
 
 def test_short_trials_are_cut_by_the_lengths_of_other_files(tmp_path):
-    "A twin's trials are not the films'; what the session's own features say explains the piles, or nothing does."
+    "A twin's trials are short; the piles are explained by the session's own features or refused."
     n = tuple(2 + t % 4 for t in range(15))
     make_part(tmp_path, windows=n)
     make_dated(tmp_path, n=n)
     ds = open_dataset("SEED", tmp_path)
     fs = ds.features("de")
-    assert (
-        "by the lengths of the trials in ExtractedFeatures_4s" in fs.attrs["trial_cut"]
-        and (np.rint(fs.eeg.mean(("channel", "band"))) == fs.trial).all()
-        and fs.sizes["window"] == 3 * sum(n)
-    )
+    assert "by the lengths of the trials in ExtractedFeatures_4s" in fs.attrs["trial_cut"]
+    assert (np.rint(fs.eeg.mean(("channel", "band"))) == fs.trial).all()
+    assert fs.sizes["window"] == 3 * sum(n)
     shutil.rmtree(tmp_path / "SEED_EEG")
     make_dated(tmp_path, n=n[::-1])
     ps = faults("SEED", tmp_path)
     assert {p.path for p in ps} == {
         str(f(tmp_path, f"2_{s}")) for f in (npz, eye) for s in (1, 2, 3)
-    } and all(
+    }
+    assert all(
         "published lengths" in p.expected and "ExtractedFeatures_4s" in p.expected for p in ps
     )
 
@@ -604,11 +571,12 @@ def test_subjects_without_eyes_are_no_fault(part):
     make_dated(part)
     make_dated(part, subject=6)
     ds = open_dataset("SEED", part)
-    assert ds.subjects == [2, 6] and set(ds.features("de").subject.values) == {2}
+    assert ds.subjects == [2, 6]
+    assert set(ds.features("de").subject.values) == {2}
     fs = ds.features("de_LDS")
-    assert (
-        set(fs.subject.values) == {2, 6} and "eye" not in fs and "subject 6" in fs.attrs["eye_note"]
-    )
+    assert set(fs.subject.values) == {2, 6}
+    assert "eye" not in fs
+    assert "subject 6" in fs.attrs["eye_note"]
     with pytest.raises(ValueError, match="subject 6; there are: 2"):
         ds.features("de", subjects=6)
 
@@ -618,25 +586,20 @@ def test_subjects_without_eyes_are_no_fault(part):
 
 def test_whole_recordings(raw):
     ds = open_dataset("SEED", raw.parent.parent)
-    assert (
-        ds.problems(deep=True) == []
-        and ds.subjects == [2]
-        and ds.sessions(2) == [1, 2, 3]
-        and ds.provenance == "synthetic"
-    )
+    assert ds.problems(deep=True) == []
+    assert ds.subjects == [2]
+    assert ds.sessions(2) == [1, 2, 3]
+    assert ds.provenance == "synthetic"
     r = list(ds.recordings())[1]
-    assert (
-        r.path == raw / "2_2.cnt"
-        and (r.subject, r.session, r.dataset) == (2, 2, "SEED")
-        and r.labels == SEED.labels[2]
-        and r.clips == SEED.clips[2]
-    )
-    assert (
-        r.bounds == tuple((s / 1000, s / 1000 + 2) for s in STARTS)
-        and r.drop == SEED.raw_drop
-        and "differs from the published bounds" in r.evidence
-    )
-    assert ds.summary()["raw"].sum() == 3 and open_dataset("SEED", raw.parent).subjects == [2]
+    assert r.path == raw / "2_2.cnt"
+    assert (r.subject, r.session, r.dataset) == (2, 2, "SEED")
+    assert r.labels == SEED.labels[2]
+    assert r.clips == SEED.clips[2]
+    assert r.bounds == tuple((s / 1000, s / 1000 + 2) for s in STARTS)
+    assert r.drop == SEED.raw_drop
+    assert "differs from the published bounds" in r.evidence
+    assert ds.summary()["raw"].sum() == 3
+    assert open_dataset("SEED", raw.parent).subjects == [2]
 
 
 @pytest.mark.parametrize(
@@ -657,9 +620,8 @@ def test_time_file(raw, text, found):
     path = raw / "time.txt"
     path.unlink() if text is None else path.write_bytes(text.encode("latin1"))
     ps = {p.path: p for p in faults("SEED", raw.parent)}
-    assert (
-        found in (ps[str(path)].found + ps[str(path)].fix) and "15 starts" in ps[str(path)].expected
-    )
+    assert found in (ps[str(path)].found + ps[str(path)].fix)
+    assert "15 starts" in ps[str(path)].expected
     assert all(
         "ends" in ps[str(raw / f"2_{s}.cnt")].expected for s in (1, 2, 3)
     )  # the published bounds reach beyond these short recordings
@@ -678,10 +640,8 @@ def test_published_bounds_stand_in_for_a_missing_time_file(raw):
     ds = SeedReader(raw.parent, short)
     assert [p.path for p in ds.problems()] == [str(raw / "time.txt")]
     r = next(ds.recordings())
-    assert (
-        r.bounds == short.raw_bounds[1]
-        and r.evidence == "the published bounds; time.txt could not be used (no such file)"
-    )
+    assert r.bounds == short.raw_bounds[1]
+    assert r.evidence == "the published bounds; time.txt could not be used (no such file)"
 
 
 @pytest.mark.parametrize(
@@ -750,16 +710,15 @@ def test_channels_in_another_order_and_case(raw):
 def test_sessions_and_names_of_recordings(raw):
     shutil.copy(raw / "2_1.cnt", raw / "2_3.cnt")
     (p,) = deep("SEED", raw.parent)
-    assert p.path == str(raw / "2_3.cnt") and p.found == f"same content as {raw / '2_1.cnt'}"
+    assert p.path == str(raw / "2_3.cnt")
+    assert p.found == f"same content as {raw / '2_1.cnt'}"
     (raw / "2_3.cnt").rename(raw / "2_4.cnt")
     (raw / "._2_1.cnt").write_text("x")
     a, b = faults("SEED", raw.parent)
-    assert (
-        a.path == str(raw / "2_4.cnt")
-        and "{subject}_{session}.cnt" in a.expected
-        and "no session 3" in b.found
-        and "2_3.cnt" in b.fix
-    )
+    assert a.path == str(raw / "2_4.cnt")
+    assert "{subject}_{session}.cnt" in a.expected
+    assert "no session 3" in b.found
+    assert "2_3.cnt" in b.fix
 
 
 def test_recordings_of_the_part_are_used_when_there_are_no_others(raw, tmp_path):
@@ -785,11 +744,9 @@ def test_trials_as_long_as_the_preprocessed_ones(raw):
             },
         )
     p = only("SEED", raw.parent)
-    assert (
-        p.path == str(raw / "2_2.cnt")
-        and "2 s against 6.005 s in trial 5" in p.found
-        and "Preprocessed_EEG" in p.expected
-    )
+    assert p.path == str(raw / "2_2.cnt")
+    assert "2 s against 6.005 s in trial 5" in p.found
+    assert "Preprocessed_EEG" in p.expected
 
 
 # ---- SEED-IV's eyes
@@ -799,12 +756,10 @@ def test_whole_eyes(iv):
     ds = open_dataset("SEED-IV", iv)
     assert ds.problems(deep=True) == []
     fs = ds.features("de_LDS")
-    assert (
-        tuple(fs.eye_feature.values) == IV.eye
-        and len(IV.eye) == 31
-        and "eye_axes" not in fs.attrs
-        and ds.summary()["eye windows 4 s"].tolist() == [sum(2 + t % 3 for t in range(1, 25))] * 3
-    )
+    assert tuple(fs.eye_feature.values) == IV.eye
+    assert len(IV.eye) == 31
+    assert "eye_axes" not in fs.attrs
+    assert ds.summary()["eye windows 4 s"].tolist() == [sum(2 + t % 3 for t in range(1, 25))] * 3
     one = fs.sel(window=(fs.session == 3) & (fs.trial == 20))
     assert np.allclose(one.eye, contents(eye_mat(iv, 3))["eye_20"].T)
 
@@ -819,14 +774,13 @@ def test_eyes_saved_windows_first(iv):
     turned(eye_mat(iv, 2))
     ds = open_dataset("SEED-IV", iv)
     fs = ds.features("de_LDS")
-    assert (
-        (fs.eye == before.eye).all()
-        and '"13/2"' in fs.attrs["eye_axes"]
-        and "31 entries" in fs.attrs["eye_axes"]
-    )
+    assert (fs.eye == before.eye).all()
+    assert '"13/2"' in fs.attrs["eye_axes"]
+    assert "31 entries" in fs.attrs["eye_axes"]
     turned(eye_mat(iv, 1), {"eye_4"})
     p = only("SEED-IV", iv)
-    assert p.path == str(eye_mat(iv, 1)) and "different orders" in p.found
+    assert p.path == str(eye_mat(iv, 1))
+    assert "different orders" in p.found
 
 
 def change_mat(path, **new):
@@ -858,20 +812,19 @@ def test_spoilt_eyes(iv, spoil, found):
     p = only("SEED-IV", iv)
     assert p.path == str(eye_mat(iv, 2)) and found in p.found, str(p)
     ds = open_dataset("SEED-IV", iv, strict=False)
-    assert "eye" not in ds.features("de_LDS", sessions=2) and "eye" in ds.features(
-        "de_LDS", sessions=[1, 3]
-    )
+    assert "eye" not in ds.features("de_LDS", sessions=2)
+    assert "eye" in ds.features("de_LDS", sessions=[1, 3])
 
 
-def test_eyes_one_window_longer_or_shorter_are_cut_and_said(iv):
+def test_eyes_one_window_longer_or_shorter_are_cut_and_noted(iv):
     x = contents(eye_mat(iv, 1))
     change_mat(eye_mat(iv, 1), eye_7=np.c_[x["eye_7"], np.ones(31)], eye_8=x["eye_8"][:, :-1])
     fs = open_dataset("SEED-IV", iv).features("de_LDS", sessions=1)
     n = {7: 2 + 7 % 3, 8: 2 + 8 % 3 - 1}
+    assert all(int((fs.trial == t).sum()) == k for t, k in n.items())
     assert (
-        all(int((fs.trial == t).sum()) == k for t, k in n.items())
-        and fs.attrs["eye_cut"]
-        == "trial 7: 3 windows of EEG, 4 of the eye, cut to 3; trial 8: 4 windows of EEG, 3 of the eye, cut to 3"
+        fs.attrs["eye_cut"] == "trial 7: 3 windows of EEG, 4 of the eye, cut to 3; "
+        "trial 8: 4 windows of EEG, 3 of the eye, cut to 3"
     )
     assert np.allclose(fs.eye[(fs.trial == 7).values], x["eye_7"].T)
     assert (
@@ -886,7 +839,7 @@ def test_nan_in_eyes(iv):
     change_mat(eye_mat(iv, 3), eye_2=x)
     ds = open_dataset("SEED-IV", iv)
     assert [p.path for p in ds.problems(deep=True)] == [str(eye_mat(iv, 3))]
-    with pytest.raises(LayoutError, match="1 NaN or infinite values in eye_2"):
+    with pytest.raises(LayoutError, match="1 NaN or infinite values in trial 2"):
         ds.features("de_LDS")
     assert "eye" not in ds.features("de_LDS", eye=False)
 
@@ -894,11 +847,13 @@ def test_nan_in_eyes(iv):
 def test_missing_and_doubled_eyes(iv):
     eye_mat(iv, 2).rename(eye_mat(iv, 1).with_name("13_20151125.mat"))
     ps = faults("SEED-IV", iv)  # two files in folder 1, none in folder 2
-    assert {Path(p.path).name for p in ps} == {"1", "2"} and any("2 files" in p.found for p in ps)
+    assert {Path(p.path).name for p in ps} == {"1", "2"}
+    assert any("2 files" in p.found for p in ps)
     (eye_mat(iv, 1).with_name("13_20151125.mat")).unlink()
     shutil.rmtree(iv / "eye_feature_smooth" / "2")
     p = only("SEED-IV", iv)
-    assert p.path == str(iv / "eye_feature_smooth" / "2") and p.found == "no such folder"
+    assert p.path == str(iv / "eye_feature_smooth" / "2")
+    assert p.found == "no such folder"
     shutil.rmtree(iv / "eye_feature_smooth")
     assert open_dataset("SEED-IV", iv).problems() == []  # no eyes at all is a smaller download
 
@@ -906,7 +861,8 @@ def test_missing_and_doubled_eyes(iv):
 def test_copies_of_eyes(iv):
     shutil.copy(eye_mat(iv, 1), eye_mat(iv, 3))
     (p,) = deep("SEED-IV", iv)
-    assert p.path == str(eye_mat(iv, 3)) and "same content as" in p.found
+    assert p.path == str(eye_mat(iv, 3))
+    assert "same content as" in p.found
 
 
 def test_only_eyes(iv):
@@ -915,7 +871,7 @@ def test_only_eyes(iv):
 
 
 def test_where_five_windows_meet_five_bands_the_user_says_which_axis_is_which(tmp_path):
-    "Twenty-second trials give five windows of 4 s, so both axes have length 5: refused with the way out, then read as it was said."
+    "Trials of 20 s give five windows of 4 s: refused with the remedy, then read as the user says."
     write_twin("SEED", tmp_path, subjects=1, seconds_per_trial=20, signals=False, eye=False)
     one_s, four = (
         tmp_path / "SEED_EEG/ExtractedFeatures_1s",
@@ -932,9 +888,7 @@ def test_where_five_windows_meet_five_bands_the_user_says_which_axis_is_which(tm
         fs = open_dataset("SEED", tmp_path, bands_axis=axis).features(
             "de_LDS", window_s=4, sessions=1
         )
-        assert (
-            np.array_equal(fs.eeg.values[:5], x[0].transpose(order).astype("f4"))
-            and "it was said" in fs.attrs["axis_order"]
-        )
+        assert np.array_equal(fs.eeg.values[:5], x[0].transpose(order).astype("f4"))
+        assert "it was said" in fs.attrs["axis_order"]
     with pytest.raises(ValueError, match="bands_axis: expected 1"):
         open_dataset("SEED", tmp_path, bands_axis=3)

@@ -66,14 +66,14 @@ def _length_faults(content, seconds, window_s, sfreq, slack_s):
 def check_lengths(ds):
     """Problems of trials of another length than published, and the number of files compared."""
     problems, n_files = [], 0
-    for (kind, window_s, _, session), source in ds._at.items():
+    for source, session in ds.entries:
         seconds = _known_seconds(ds, session)
-        if kind == "raw" or seconds is None:
+        if source.kind == "raw" or seconds is None:
             continue
         n_files += 1
         content = source.content.get(session, {})
         sfreq = source.notes.get("sfreq", ds.spec.sfreq)
-        faults = _length_faults(content, seconds, window_s, sfreq, ds.spec.window_s)
+        faults = _length_faults(content, seconds, source.window_s, sfreq, ds.spec.window_s)
         problems += [Problem(str(source.path), *fault) for fault in faults]
     return list(dict.fromkeys(problems)), n_files
 
@@ -100,7 +100,7 @@ def _layout_labels(ds):
     def in_words(counts):
         return ", ".join(f"{counts[k]} {name}" for k, name in enumerate(ds.spec.classes))
 
-    for (_, _, _, session), source in ds._at.items():
+    for source, session in ds.entries:
         labels = dict(enumerate(ds.spec.labels[session], 1))
         trials = set().union(*source.content.get(session, {}).values())
         found = Counter(labels[trial] for trial in trials if trial in labels)
@@ -121,7 +121,7 @@ DATA_FILES = {".eeg", ".edf", ".bdf", ".fdt", ".set", ".gdf", ".cnt", ".fif"}  #
 def _data_files(ds):
     """All files of a reader that hold data, sorted."""
     if isinstance(ds, LayoutReader):
-        return sorted({source.path for source in ds._all})
+        return sorted({source.path for source in ds.sources})
     sessions = [(subject, n) for subject in ds.subjects for n in ds.sessions(subject)]
     paths = {Path(path) for session in sessions for path in ds.files(*session)}
     return sorted(path for path in paths if path.suffix in DATA_FILES)

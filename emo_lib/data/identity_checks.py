@@ -6,7 +6,7 @@
 __all__ = ['BEST', 'MARGIN', 'FAR', 'check_duplicates', 'text_orders', 'text_order_of', 'describe_renumbering', 'check_names',
            'check_match']
 
-# %% ../../nbs/data/78_identity_checks.ipynb #db02372b
+# %% ../../nbs/data/78_identity_checks.ipynb #492e81be
 import re
 from collections import defaultdict
 from itertools import permutations
@@ -16,7 +16,13 @@ import numpy as np
 from ..base.errors import LayoutError, Problem
 from ..base.store import same_content
 from .layout import AGAIN, some
-from .value_checks import MINUTE, N_TRIALS, feature_name, signal_faults
+from emo_lib.data.value_checks import (
+    MINUTE,
+    N_TRIALS,
+    feature_name,
+    first_entries,
+    signal_faults,
+)
 
 # %% ../../nbs/data/78_identity_checks.ipynb #b1b734b3
 def check_duplicates(paths):
@@ -65,7 +71,7 @@ def describe_renumbering(moved, subject_lists):
     reason = f": exactly the order of sorting {form} as text" if form else ""
     return some(words, 6) + reason
 
-# %% ../../nbs/data/78_identity_checks.ipynb #37a71341
+# %% ../../nbs/data/78_identity_checks.ipynb #647504a6
 _DATED = re.compile(r"^(\d+)_(?:\d+_)?(\d{8})(?:_\d+)?$")  # 1_20131027, 1_2_20180804, 1_20221001_2
 
 
@@ -98,7 +104,7 @@ def check_names(ds):
     if not released:
         return [], 0
     folders = defaultdict(set)
-    for source in ds._all:
+    for source in ds.sources:
         folders[source.kind, source.window_s].add(source.path)
     problems, n_files = [], 0
     for paths in folders.values():
@@ -146,7 +152,7 @@ def _mismatches(sessions, s):
             wrong[sessions[i]] = sessions[j]
     return wrong
 
-# %% ../../nbs/data/78_identity_checks.ipynb #db055afc
+# %% ../../nbs/data/78_identity_checks.ipynb #0a1e7982
 def _feature_power(ds, source, session, trials):
     """Log power (trial, channel, band) of the first minute of `trials` of released features.
 
@@ -179,11 +185,11 @@ def _powers(ds, looks):
             powers[kind, None][subject, session] = (path.parent, power)
     if not powers:
         return powers
-    for (kind, window_s, subject, session), source in ds._at.items():
-        if kind == "features":
-            power = _feature_power(ds, source, session, trials)
-            if power is not None:
-                powers[kind, window_s][subject, session] = (source.path.parent, power)
+    for source, session in first_entries(ds, "features"):
+        power = _feature_power(ds, source, session, trials)
+        if power is not None:
+            key = (source.subject, session)
+            powers["features", source.window_s][key] = (source.path.parent, power)
     return powers
 
 # %% ../../nbs/data/78_identity_checks.ipynb #47ed734a

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MINUTE', 'N_TRIALS', 'AMPLITUDE', 'SLOPE', 'MAINS', 'CLIPPED', 'UNITS', 'RELEASED_DE', 'Look', 'look',
            'signal_faults', 'first_file', 'raw_signals', 'looks_of', 'all_looks', 'check_signals', 'feature_name',
-           'check_features']
+           'first_entries', 'check_features']
 
 # %% ../../nbs/data/77_value_checks.ipynb #f3421727
 from collections import defaultdict
@@ -160,7 +160,7 @@ def _spectrum_faults(mains, slope):
             "file holds something else; " + AGAIN,
         )
 
-# %% ../../nbs/data/77_value_checks.ipynb #608c3de3
+# %% ../../nbs/data/77_value_checks.ipynb #29b20994
 def first_file(ds, subject, session):
     """A path that identifies a session of a reader in messages."""
     return Path(next(iter(ds.files(subject, session)), ds.root))
@@ -211,7 +211,7 @@ def all_looks(ds):
     """{(kind, path, subject, session): list of Look} of all signals and raw recordings."""
     bar = dict(desc="looking", disable=None, leave=False)
     if isinstance(ds, LayoutReader):
-        entries = [(s, n) for (kind, _, _, n), s in ds._at.items() if kind in ("signals", "raw")]
+        entries = [(s, n) for s, n in ds.entries if s.kind in ("signals", "raw")]
         return {
             (source.kind, source.path, source.subject, session): looks_of(ds, source, session)
             for source, session in tqdm(entries, unit="session", **bar)
@@ -232,7 +232,7 @@ def check_signals(looks):
         Problem(str(path), *fault) for path, seen in files.items() for fault in signal_faults(seen)
     ]
 
-# %% ../../nbs/data/77_value_checks.ipynb #9f546fd9
+# %% ../../nbs/data/77_value_checks.ipynb #2b2eb1e6
 RELEASED_DE = (10.0, 28.0)
 
 
@@ -240,6 +240,17 @@ def feature_name(content):
     """The name in `content` {name: ...} nearest to unsmoothed DE (str), or None."""
     names = [n for n in content if n.startswith(("de", "psd"))]
     return min(names, key=lambda n: (not n.startswith("de"), "LDS" in n, len(n)), default=None)
+
+
+def first_entries(ds, *kinds):
+    """(Source, session) of some kinds, of the first file where several hold the same session."""
+    index = ds.index
+    return [
+        (source, session)
+        for source, session in ds.entries
+        if source.kind in kinds
+        and index[source.kind, source.window_s, source.subject, session] is source
+    ]
 
 
 def _feature_faults(values, name, spec):
@@ -272,7 +283,7 @@ def _released_values(ds, source, session):
 
 def check_features(ds):
     """Problems of released features and eye features, and the number of their sessions."""
-    entries = [(s, n) for (kind, _, _, n), s in ds._at.items() if kind in ("features", "eye")]
+    entries = first_entries(ds, "features", "eye")
     problems = []
     for source, session in tqdm(entries, "looking", unit="session", disable=None, leave=False):
         released = _released_values(ds, source, session)
