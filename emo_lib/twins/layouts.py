@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.io
-from .eyes import EYE_WINDOW_S, twin_eye, window_course
 from pydantic import field_validator
 
 from ..base.parameters import Count, Flag, Parameters
@@ -28,6 +27,7 @@ from ..data.unpickle import dump_python2
 from ..signals.features import BANDS_SEED_VII, differential_entropy, psd
 from ..signals.smoothing import lds, moving_average
 from .brain import TwinSettings, trial_traits, twin_trial
+from .eyes import EYE_WINDOW_S, twin_eye, window_course
 from .recordings import raw_channels, recorded_bounds, recording_blocks
 
 # %% ../../nbs/twins/20_layouts.ipynb #e11cdf6e
