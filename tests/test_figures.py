@@ -117,9 +117,7 @@ def view(**changes):
     return {
         "data": "synthetic",
         "dataset": "SEED",
-        "subject": 1,
-        "train_session": 2,
-        "test_session": 1,
+        "fold": {"subject": 1, "train_session": 2, "test_session": 1},
         "classes": ["negative", "positive"],
         "channels": list(CHANNELS),
         "embeddings": {"vit_3x3": cloud, "svm": cloud},

@@ -15,14 +15,9 @@ from .tables import p_text
 from ..run.embedding import scale01
 
 # %% ../../nbs/report/60_view_figures.ipynb #00475960
-SHOWN = {"embeddings", "centrality", "truth", "rank_correlation"}
-ABOUT = {"data", "dataset", "classes", "channels", "caveats", "provenance"}
-
-
 def fold_text(view):
-    "The fold of a view in words; its names are what a view has besides."
-    names = {name: value for name, value in view.items() if name not in SHOWN | ABOUT}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in names.items())
+    "The fold of a view in words."
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in view["fold"].items())
 
 
 def cloud(embedding, view, has_legend):
@@ -32,7 +27,7 @@ def cloud(embedding, view, has_legend):
     xy = np.array(embedding["xy"], np.float32)
     label, side = (np.array(embedding[name]) for name in ("label", "session"))
     for name, symbol, edge in (("train", "circle-open", 1), ("test", "x", 0)):
-        session = view.get(f"{name}_session")
+        session = view["fold"].get(f"{name}_session")
         where = name if session is None else f"session {session} ({name})"
         for k, class_name in enumerate(view["classes"]):
             x, y = xy[(label == k) & (side == name)].T
