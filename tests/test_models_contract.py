@@ -164,7 +164,7 @@ def test_bad_input_is_refused_in_fit(name, change):
         (lambda X, y: (X[..., :0], y), "at least one band"),
         (lambda X, y: (X[:0], y[:0]), "at least 2 windows"),
         (lambda X, y: (X[:, None].repeat(3, 1), y), "takes windows, the samples have 3 steps"),
-        (lambda X, y: (X, None), "labels 0..2, found -1..-1"),
+        (lambda X, y: (X, None), "labels 0..2, found samples without labels"),
     ],
     ids=["one class", "text", "complex", "objects", "0 bands", "0 windows", "steps", "unlabelled"],
 )

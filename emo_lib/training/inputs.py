@@ -116,7 +116,8 @@ def check_labels(y, n, n_classes, least=1):
     if y.dtype.kind not in "iu":
         raise ValueError(f"expected integer labels, found {y.dtype}")
     if n and (y.min() < 0 or y.max() >= n_classes):
-        raise ValueError(f"expected labels 0..{n_classes - 1}, found {y.min()}..{y.max()}")
+        found = "samples without labels (-1)" if y.max() < 0 else f"{y.min()}..{y.max()}"
+        raise ValueError(f"expected labels 0..{n_classes - 1}, found {found}")
     classes = np.unique(y)
     if n and len(classes) < least:
         raise ValueError(
