@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
+from ..base.errors import Problem
+from ..base.facts import SPECS
+from ..base.parameters import Positive
+from ..base.store import content_hash
 from emo_lib.data.file_checks import (
     FileNames,
     check_options,
@@ -21,11 +26,6 @@ from emo_lib.data.file_checks import (
     repeats,
     window_faults,
 )
-
-from ..base.errors import Problem
-from ..base.facts import SPECS
-from ..base.parameters import Positive
-from ..base.store import content_hash
 from emo_lib.data.layout import (
     AGAIN,
     FileFault,
@@ -298,15 +298,18 @@ def find_table(root, spec):
     return table, [Problem(str(path), expected, some(faults), "correct the table, or " + AGAIN)]
 
 
-def per_subject(name, value, spec):
-    "The option `name` of a reader as {subject: value}, from one value for all or a dict."
+def per_subject(name, value, kind, spec):
+    "The option `name` of type `kind` as {subject: value}, from one value for all or a dict."
     if value is None:
         return {}
-    table = value if isinstance(value, dict) else dict.fromkeys(spec.subjects, value)
-    table = {int(k) if isinstance(k, str) and k.isdecimal() else k: v for k, v in table.items()}
+    if not isinstance(value, dict):
+        check_options(**{name: (value, kind)})
+        return dict.fromkeys(spec.subjects, value)
+    table = {int(k) if isinstance(k, str) and k.isdecimal() else k: v for k, v in value.items()}
     if unknown := [subject for subject in table if subject not in spec.subjects]:
         known = f"{spec.subjects[0]} to {spec.subjects[-1]}"
         raise ValueError(f"{name}: {some(unknown)} is no subject; there are {known}")
+    check_options(**{name: (table, dict[int, kind])})
     return table
 
 # %% ../../nbs/data/70_faced.ipynb #b9cd014c
@@ -328,12 +331,8 @@ class FacedReader(LayoutReader):
 
     def __init__(self, root, spec="FACED", unit=None, sfreq=None):
         facts = SPECS[spec] if isinstance(spec, str) else spec
-        self.unit = per_subject("unit", unit, facts)
-        self.sfreq = per_subject("sfreq", sfreq, facts)
-        check_options(
-            unit=(self.unit, dict[int, Literal["uV", "V"]]),
-            sfreq=(self.sfreq, dict[int, Positive]),
-        )
+        self.unit = per_subject("unit", unit, Literal["uV", "V"], facts)
+        self.sfreq = per_subject("sfreq", sfreq, Positive, facts)
         super().__init__(root, spec)
 
     def scan(self):

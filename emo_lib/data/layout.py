@@ -731,8 +731,6 @@ class LayoutReader(ABC):
         "{(kind, window_s, subject, session): Source}, the first part's where several have one."
         return {(s.kind, s.window_s, s.subject, n): s for s, n in reversed(self.entries)}
 
-    _at = index
-
     def find(self, kind, subject, session, window_s=None):
         "The whole Sources of a kind (and window length) that hold a session."
         return [

@@ -9,16 +9,9 @@ __all__ = ['PILES', 'PLACES', 'PART', 'NAMES', 'multimodal_folder', 'scan_multim
 from typing import NamedTuple
 
 import numpy as np
-from .file_checks import FileNames, list_folder, load_entries, require_entries
 
-from emo_lib.data.layout import (
-    AGAIN,
-    FileFault,
-    absent_sessions,
-    naming_file,
-    noting_faults,
-    some,
-)
+from .file_checks import FileNames, list_folder, load_entries, require_entries
+from .layout import AGAIN, FileFault, absent_sessions, naming_file, noting_faults, some
 from .unpickle import safe_load
 
 # %% ../../nbs/data/50_seed_multimodal.ipynb #18aa666a

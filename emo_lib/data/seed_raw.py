@@ -8,17 +8,9 @@ __all__ = ['NAMES', 'scan_raw', 'length_problems']
 # %% ../../nbs/data/45_seed_raw.ipynb #415748ce
 import re
 
-from .file_checks import FileNames, list_folder, look_at_recording, read_text
-
 from ..base.errors import Problem
-from emo_lib.data.layout import (
-    AGAIN,
-    FileFault,
-    absent_sessions,
-    differing,
-    some,
-    trials_differ,
-)
+from .file_checks import FileNames, list_folder, look_at_recording, read_text
+from .layout import AGAIN, FileFault, absent_sessions, differing, some, trials_differ
 
 # %% ../../nbs/data/45_seed_raw.ipynb #48dfda76
 def number_lists(text):

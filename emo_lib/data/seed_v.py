@@ -11,6 +11,9 @@ from collections import Counter
 from typing import Literal
 
 import numpy as np
+
+from ..base.errors import LayoutError, Problem
+from ..base.store import content_hash
 from emo_lib.data.file_checks import (
     FileNames,
     check_options,
@@ -22,9 +25,6 @@ from emo_lib.data.file_checks import (
     read_text,
     repeats,
 )
-
-from ..base.errors import LayoutError, Problem
-from ..base.store import content_hash
 from emo_lib.data.layout import (
     AGAIN,
     FileFault,
