@@ -451,12 +451,9 @@ def window_of(reader, name, window_s=None):
         wanted = lengths[0] if len(lengths) == 1 else reader.spec.window_s
     if wanted in lengths or not reader.window_lengths():
         return wanted
-    if wanted not in reader.window_lengths():
-        if window_s is not None:
-            choose(reader, "features", wanted)  # raises, with the lengths that there are
-        known = reader.available_features()
-    else:
-        known = reader.available_features(wanted)
+    if window_s is not None and wanted not in reader.window_lengths():
+        choose(reader, "features", wanted)  # raises, with the lengths that there are
+    known = reader.available_features(wanted) or reader.available_features()
     raise ValueError(
         f"no feature {name!r} with {wanted:g} s windows in {reader.root}; "
         f"there are: {some(known, 20) or 'none'}"

@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 import scipy.io
-from .file_checks import FileNames, check_options, copied_files, list_folder
 
 from ..base.errors import Problem
 from ..base.facts import parse_stem
+from .file_checks import FileNames, check_options, copied_files, list_folder
 from emo_lib.data.layout import (
     AGAIN,
     FileFault,

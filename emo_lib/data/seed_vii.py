@@ -13,6 +13,10 @@ from itertools import permutations
 from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator
+
+from ..base.errors import LayoutError, Problem
+from .cnt import bounds_from_annotations
 from emo_lib.data.file_checks import (
     FileNames,
     check_options,
@@ -25,10 +29,6 @@ from emo_lib.data.file_checks import (
     unequal_windows,
     window_faults,
 )
-from pydantic import AfterValidator
-
-from ..base.errors import LayoutError, Problem
-from .cnt import bounds_from_annotations
 from emo_lib.data.layout import (
     AGAIN,
     FileFault,
