@@ -8,9 +8,8 @@ import sys
 
 import pytest
 
-ROOMS = (
-    "base data signals twins samples protocols nets training models run report papers cli".split()
-)
+ROOMS = ["base", "data", "signals", "twins", "samples", "protocols", "nets", "training"]
+ROOMS += ["models", "run", "report", "papers", "cli"]
 
 
 def modules(repo):

@@ -376,7 +376,6 @@ def plan(config, cores, quick):
     configuration, and multiplied by the steps that the configuration implies.
     """
     from emo_lib.papers.configuration import read_configuration
-
     from emo_lib.run.grid import grid_jobs
     from emo_lib.run.plan import plan_text
 

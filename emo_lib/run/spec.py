@@ -11,7 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from ..samples.scaling import Scaling
 from pydantic import Field, field_validator, model_validator
 
 from ..base.montage import CHANNELS
@@ -20,6 +19,7 @@ from ..models.registry import MODELS, make_model
 from ..protocols.registry import PROTOCOLS, make_protocol
 from ..samples.needs import check_needs
 from ..samples.samples import SampleSettings
+from ..samples.scaling import Scaling
 
 # %% ../../nbs/run/30_spec.ipynb #7e6b3819
 FROM_THE_DATA = {"n_classes", "channels", "seed"}
