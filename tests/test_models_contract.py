@@ -585,6 +585,22 @@ def test_a_model_with_eye_movements_refuses_arrays_and_other_features(features):
         model.predict(replace(samples, eye=samples.eye * np.nan))
 
 
+class EyeOnlyStub(EyeStub):
+    needs = Needs(modalities=("eye",))
+
+    def prepare(self, samples):
+        return (samples.eye[:, 0],)
+
+
+def test_a_model_of_eye_movements_alone_needs_no_channels(features):
+    samples = make_samples(features, modalities=("eye",))
+    model = EyeOnlyStub(5, samples.channels, epochs=1).fit(samples)
+    assert (model.n_bands_, model.n_eye_) == (0, 33)
+    assert model.predict(samples).shape == (len(samples),)
+    with pytest.raises(ValueError, match="channels: expected the names of the EEG channels"):
+        EyeStub(5, ()).check_params()
+
+
 def test_padding_does_not_change_the_answer_for_a_sequence(features):
     settings = dict(kind="sequence", length=2, short="pad")
     samples = make_samples(features, **settings)

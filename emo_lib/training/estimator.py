@@ -88,6 +88,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     def check_params(self):
         """Refuse impossible hyper-parameters, all in one ValueError; returns self."""
         faults = faults_of(self)
+        if "eeg" in self.needs.modalities and not len(self.channels):
+            faults.append("channels: expected the names of the EEG channels, found none")
         if faults:
             raise ValueError("; ".join(faults))
         return self

@@ -24,11 +24,11 @@ def check_channels(channels):
     repeated = [repr(c) for c in dict.fromkeys(channels) if channels.count(c) > 1]
     found = [f"unknown {', '.join(unknown)}"] if unknown else []
     found += [f"twice {', '.join(repeated)}"] if repeated else []
-    if found or not channels:
+    if found:
         raise ValueError(
             "expected channels among the 62 of montage.CHANNELS (upper case), each once; found "
-            f"{'; '.join(found) or 'none'}; montage.assign_cells gives the channels of another cap "
-            "names of the 62"
+            f"{'; '.join(found)}; montage.assign_cells gives the channels of another cap names of "
+            "the 62"
         )
     return channels
 
