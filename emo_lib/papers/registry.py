@@ -6,9 +6,8 @@
 __all__ = ['PAPERS', 'report_ids', 'find_report']
 
 # %% ../../nbs/papers/10_registry.ipynb #6fab8c21
-from ..report.printed import Paper
-
 from ..base.registry import Registry
+from ..report.printed import Paper
 
 # %% ../../nbs/papers/10_registry.ipynb #355a4ad3
 def paper_name(value, module):
