@@ -1,10 +1,14 @@
 """The notebooks, the package and the README say the same thing."""
 
+import ast
 import filecmp
+import inspect
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import emo_lib
 
 
 def copy_of(repo, tmp_path):
@@ -61,15 +65,27 @@ def test_importing_the_package_is_light(repo):
     subprocess.run([sys.executable, "-c", code], cwd=repo, check=True)
 
 
-def test_every_public_name_has_a_docstring(repo):
-    import ast
-
-    bare = []
-    for path in (repo / "emo_lib").rglob("*.py"):
+def definitions(repo):
+    "(module, node) of every function and class whose name begins without an underscore."
+    for path in sorted((repo / "emo_lib").rglob("*.py")):
         for node in ast.parse(path.read_text()).body:
-            public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith(
-                "_"
-            )
-            if public and not ast.get_docstring(node):
-                bare.append(f"{path.name}:{node.name}")
-    assert not bare
+            is_definition = isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            if is_definition and not node.name.startswith("_"):
+                yield path.relative_to(repo), node
+
+
+def test_every_name_has_a_docstring(repo):
+    bare = [
+        f"{path}: {node.name}" for path, node in definitions(repo) if not ast.get_docstring(node)
+    ]
+    assert bare == []
+
+
+def test_names_that_the_package_offers_have_numpydoc_sections():
+    bare = []
+    for name in emo_lib.__all__:
+        value = getattr(emo_lib, name)
+        takes_parameters = inspect.isfunction(value) or inspect.isclass(value)
+        if takes_parameters and "Parameters\n" not in (inspect.getdoc(value) or ""):
+            bare.append(name)
+    assert set(bare) <= {"LayoutError"}, bare

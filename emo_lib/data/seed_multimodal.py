@@ -92,6 +92,7 @@ def pile_sizes(windows):
 
 
 def sizes_text(sizes):
+    "How many windows each pile has, for messages."
     return " and ".join(
         f"{n} windows of trials {part.start + 1} to {part.stop}"
         for n, part in zip(sizes, PILES.values())

@@ -304,6 +304,7 @@ class Known:
 
 
 def name_of(x):
+    "The name of a known object, or the type of any other, for messages."
     return x.name if isinstance(x, Known) else type(x).__name__
 
 # %% ../../nbs/data/15_unpickle.ipynb #1767bfd9

@@ -478,6 +478,7 @@ def has_right_name(path, fs):
 
 
 def file_name(subject, session):
+    "The netCDF file of one session."
     return f"sub-{subject}_ses-{session}.nc"
 
 

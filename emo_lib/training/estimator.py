@@ -63,6 +63,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     needs = Needs()
     small = {}
     views = ()
+    has_weights = False
 
     n_classes: Annotated[Whole, Field(ge=2)]
     channels: Channels = CHANNELS
@@ -242,6 +243,7 @@ class NetworkClassifier(Classifier, TrainingOptions):
     """
 
     views = ("features",)
+    has_weights = True
     must_match = ("channels",)
 
     def loss(self, net, batch, generator):
