@@ -20,6 +20,7 @@ from emo_lib.run.results import fold_name, read_predictions
 from emo_lib.run.spec import CellSpec
 from emo_lib.samples.needs import Needs
 from emo_lib.samples.samples import from_arrays, make_samples
+from emo_lib.training.estimator import Classifier
 from emo_lib.twins.brain import TwinSettings
 from emo_lib.twins.twin import twin_set
 
@@ -50,6 +51,7 @@ def test_what_a_class_says_of_itself(model):
     assert set(model.views) <= {"features", "attention"}
     assert set(model.small) <= set(model(2).get_params())
     assert model(2, **model.small).check_params()
+    assert model.has_weights == (model.save is not Classifier.save)
     for view, method in (("features", "transform"), ("attention", "attention")):
         assert (view in model.views) <= callable(getattr(model, method, None))
 
