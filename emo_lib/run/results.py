@@ -310,9 +310,24 @@ class Provenance(Parameters):
 
 
 class CellResult(Parameters):
-    """What one cell found; scores are fractions, `std` is over subjects. Stored as JSON.
+    """What one cell found. Stored as JSON; scores are fractions.
 
-    `predictions` is the name of the parquet file beside the JSON, or None.
+    Parameters
+    ----------
+    spec : CellSpec
+    classes : list of str
+    folds : list of FoldResult
+    mean, std : float
+        Accuracy of samples, over subjects; std is None for one subject. A table computes its
+        numbers anew from the folds, because several results can share one of its rows.
+    n_subjects : int
+    trial_mean, trial_std : float
+        The same for whole trials.
+    permutation : Permutation or None
+    caveats : list of str
+    provenance : Provenance
+    predictions : str or None
+        Name of the parquet file beside the JSON.
     """
 
     spec: CellSpec
@@ -399,7 +414,17 @@ def write_result(result, predictions):
 
 
 def read_predictions(path):
-    """The predictions of the result in the JSON file `path`, a DataFrame.
+    """The predictions of a result.
+
+    Parameters
+    ----------
+    path : str or Path
+        The JSON file of the result.
+
+    Returns
+    -------
+    DataFrame
+        See `prediction_table`.
 
     Raises
     ------

@@ -63,7 +63,17 @@ def from_grid(image, channels=CHANNELS):
 
 # %% ../../nbs/signals/40_images.ipynb #525bec58
 def valid_mask(channels=CHANNELS):
-    """Where on the grid the `channels` are: bool (9, 9), False for pads and other channels."""
+    """Where on the grid channels are.
+
+    Parameters
+    ----------
+    channels : sequence of str
+
+    Returns
+    -------
+    bool array (9, 9)
+        False for padding and other channels.
+    """
     mask = np.zeros((9, 9), bool)
     mask[_rows_cols(channels)] = True
     return mask
