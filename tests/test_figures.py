@@ -108,7 +108,7 @@ def view(**changes):
     cloud = {
         "xy": rng.standard_normal((8, 2)).round(2).tolist(),
         "label": [0, 1] * 4,
-        "session": ["train"] * 4 + ["test"] * 4,
+        "side": ["train"] * 4 + ["test"] * 4,
         "silhouette": None,
         "domain_distance": 0.5,
     }

@@ -25,7 +25,7 @@ def cloud(embedding, view, has_legend):
     import plotly.graph_objects as go
 
     xy = np.array(embedding["xy"], np.float32)
-    label, side = (np.array(embedding[name]) for name in ("label", "session"))
+    label, side = (np.array(embedding[name]) for name in ("label", "side"))
     for name, symbol, edge in (("train", "circle-open", 1), ("test", "x", 0)):
         session = view["fold"].get(f"{name}_session")
         where = name if session is None else f"session {session} ({name})"
