@@ -20,7 +20,7 @@ import click
 # %% ../../nbs/cli/10_main.ipynb #3f119f76
 def message(error):
     """The text of an exception for a user: pydantic's report in lines, an OSError with its file."""
-    if type(error).__name__ == "ValidationError":
+    if type(error).__name__ == "ValidationError":  # importing pydantic would slow `emo --help`
         from emo_lib.base.parameters import explain
 
         return explain(error)
@@ -314,7 +314,7 @@ def cell(hyper, options, samples, scaling, keep_model, overwrite, **given):
         refuse_other_result(spec)
     result = run_cell(spec)
     click.echo(
-        f"{result.provenance.data.upper()}: {result.mean:.2%} of samples and "
+        f"{result.data.upper()}: {result.mean:.2%} of samples and "
         f"{result.trial_mean:.2%} of trials over {result.n_subjects} subject(s) -> {spec.out}"
     )
 
@@ -323,7 +323,10 @@ def results_of(path):
     """The result files that a grid's `report.json` names, each once."""
     from emo_lib.run.grid import ReportJob
 
-    job = ReportJob.model_validate_json(Path(path).read_text(encoding="utf8"))
+    try:
+        job = ReportJob.model_validate_json(Path(path).read_text(encoding="utf8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {message(error)}") from None
     return list(dict.fromkeys(file for files in job.reports.values() for file in files))
 
 
@@ -334,8 +337,6 @@ def results_of(path):
 @click.option(
     "--table",
     "name",
-    default="msmae.table2",
-    show_default=True,
     cls=NameOption,
     registry="emo_lib.papers.registry:report_ids",
     help="PAPER.TABLE or PAPER.STUDY.",
@@ -349,11 +350,13 @@ def tables(results, job, out, name):
 
     if bool(results) == bool(job):
         raise ValueError("give result files or folders, or --job")
-    _, report = find_report(name)
+    report = find_report(name)[1] if name else None
     found = load_results(results or results_of(job))
     if out is None:
         click.echo(f"{len(found)} results, no faults")
         return
+    if report is None:
+        raise ValueError("--table: expected PAPER.TABLE for a table in --out, found none")
     files = write_table(comparison(found, report), out)
     click.echo(files["md"].read_text(encoding="utf8"))
 
@@ -396,4 +399,6 @@ def run(config, cores, dry_run):
 
     read_configuration(config)
     command = ["snakemake", "--cores", str(cores), "--configfile", str(config)]
-    sys.exit(subprocess.run(command + ["--dry-run"] * dry_run).returncode)
+    if dry_run:
+        command.append("--dry-run")
+    sys.exit(subprocess.run(command).returncode)

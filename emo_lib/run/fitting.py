@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['into_channels', 'Pool', 'own_pool', 'other_pool', 'pretraining_seed', 'fitting_seed', 'uses_of', 'shared_fits',
-           'weights_path', 'pretrain', 'scaled', 'fit_fold']
+           'weights_path', 'pretrain', 'scaled', 'fit_fold', 'fit_group']
 
 # %% ../../nbs/run/50_fitting.ipynb #98e74b32
 import dataclasses
@@ -70,7 +70,18 @@ def _origin(meta):
 
 
 def own_pool(samples, fold):
-    """The Pool of a fold in its own data set. samples : all samples of the cell."""
+    """The Pool of a fold in its own data set.
+
+    Parameters
+    ----------
+    samples : Samples
+        All samples of the cell.
+    fold : Fold
+
+    Returns
+    -------
+    Pool
+    """
     whole = len(fold.pool) == len(samples)
     rows = slice(None) if whole else fold.pool
     about = _origin(samples.meta) | {"pool": fold.pool_name}
@@ -94,6 +105,8 @@ def other_pool(spec, samples):
     if spec.pretrain_on is None:
         return None
     other = make_samples(load_features(spec.pretrain_on), **spec.samples.model_dump())
+    if spec.scaling is not None:
+        other = spec.scaling.apply(other)
     faults = list(_misfits(other, samples))
     if faults:
         raise ValueError(f"pretrain_on: {spec.pretrain_on}: {'; '.join(faults)}")
@@ -152,6 +165,12 @@ def shared_fits(spec, folds):
     return list(groups.values())
 
 # %% ../../nbs/run/50_fitting.ipynb #a8026dec
+def _arrays(samples):
+    "What weights depend on; a word stands for an absent modality, so that none takes its place."
+    arrays = (samples.eeg, samples.there, samples.eye, samples.steps)
+    return ["none" if array is None else array for array in arrays]
+
+
 def weights_path(folder, stage, model, pool, train):
     """The file for the weights of a stage.
 
@@ -165,9 +184,9 @@ def weights_path(folder, stage, model, pool, train):
     train : Samples or None
         The training samples, for a stage that uses them.
     """
-    arrays = [pool.eeg, pool.there]
+    arrays = _arrays(pool)
     if "train" in stage.uses:
-        arrays += [train.eeg, train.there]
+        arrays += _arrays(train)
     key = content_hash(__version__, stage.key, str(model.seed), *arrays)
     return Path(folder) / f"{stage.name}-{key}.safetensors"
 
@@ -262,3 +281,30 @@ def fit_fold(spec, samples, fold, n_classes, pool=None):
     if not model.needs.adapts:
         return model.fit(train, val=val)
     return model.fit(train, val=val, adapt=samples[fold.adapt].without_labels())
+
+
+def fit_group(spec, samples, folds, n_classes, pool=None):
+    """Fit the model that some folds share.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    samples : Samples
+        All samples of the cell.
+    folds : list of Fold
+        One group of `shared_fits`.
+    n_classes : int
+    pool : Pool or None
+        See `fit_fold`.
+
+    Returns
+    -------
+    (estimator, Samples)
+        The fitted model, and all samples on its scale.
+    """
+    own_scale = scaled(spec, samples, folds, uses_of(spec, spec.build()))
+    model = fit_fold(spec, own_scale, folds[0], n_classes, pool)
+    if spec.keep_models:
+        name = "_".join(f"{k}-{v}" for k, v in folds[0].fit_names(model.needs).items())
+        model.save(spec.keep_models / f"{spec.dataset}__{spec.model}__{name}.safetensors")
+    return model, own_scale

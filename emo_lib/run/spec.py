@@ -22,7 +22,7 @@ from ..samples.samples import SampleSettings
 from ..samples.scaling import Scaling
 
 # %% ../../nbs/run/30_spec.ipynb #7e6b3819
-FROM_THE_DATA = {"n_classes", "channels", "seed"}
+FROM_THE_DATA = frozenset({"n_classes", "channels", "seed"})
 
 
 class CellSpec(Parameters):
@@ -119,20 +119,42 @@ class CellSpec(Parameters):
             )
         if self.missing and "eeg" not in self.samples.modalities:
             raise ValueError("missing: expected samples with EEG channels that can be removed")
+        if self.pretrain_on:
+            self._check_other_pool()
         return self
+
+    def _check_other_pool(self):
+        "Refuse what the other data set of `pretrain_on` cannot give."
+        if "eeg" not in self.samples.modalities:
+            raise ValueError("pretrain_on: expected samples with EEG, found eye movements only")
+        needs_training_rows = self.scaling is not None and self.scaling.fit_on == "train"
+        if needs_training_rows and self.scaling.by not in ("window", "band"):
+            raise ValueError(
+                "scaling: fit_on 'train' cannot scale the data set in pretrain_on, which has no "
+                "training samples; use fit_on 'own', or by 'window' or 'band'"
+            )
 
     def build(self, n_classes=2, channels=CHANNELS):
         """The model, not yet fitted; its seed is set later, per fit."""
         return make_model(self.model, n_classes=n_classes, channels=channels, **self.hyper)
 
     def folds(self, meta):
-        """All folds of the cell's shard, a list. meta : the table of samples."""
-        return list(
-            make_protocol(self.protocol, **self.options).split(meta, subjects=self.subjects)
-        )
+        """The checked folds of the cell's shard.
+
+        Parameters
+        ----------
+        meta : DataFrame
+            The table of samples.
+
+        Returns
+        -------
+        list of Fold
+        """
+        protocol = make_protocol(self.protocol, **self.options)
+        return [fold.check(meta) for fold in protocol.split(meta, subjects=self.subjects)]
 
 # %% ../../nbs/run/30_spec.ipynb #c8c74c77
-NOT_A_SETTING = FROM_THE_DATA | {"device", "progress"}
+NOT_A_SETTING = FROM_THE_DATA | {"device"}
 
 
 def settings_of(spec):
@@ -146,9 +168,9 @@ def settings_of(spec):
     -------
     dict
         model, hyper (dict), protocol, options (dict), samples (dict), scaling (dict or None);
-        JSON-ready. Not to be changed: the dict is kept for the next call.
+        JSON-ready.
     """
-    return _settings(
+    text = _settings_text(
         spec.model,
         json.dumps(spec.hyper, sort_keys=True),
         spec.protocol,
@@ -156,16 +178,19 @@ def settings_of(spec):
         spec.samples,
         spec.scaling,
     )
+    return json.loads(text)
 
 
 @lru_cache(maxsize=None)
-def _settings(model, hyper, protocol, options, samples, scaling):
+def _settings_text(model, hyper, protocol, options, samples, scaling):
+    "The settings as JSON: building a model for its defaults takes longer than reading text."
     parameters = make_model(model, n_classes=2, **json.loads(hyper)).get_params()
-    return {
+    settings = {
         "model": model,
         "hyper": {k: v for k, v in parameters.items() if k not in NOT_A_SETTING},
         "protocol": protocol,
         "options": make_protocol(protocol, **json.loads(options)).model_dump(mode="json"),
         "samples": samples.model_dump(mode="json"),
-        "scaling": scaling and scaling.model_dump(mode="json"),
+        "scaling": None if scaling is None else scaling.model_dump(mode="json"),
     }
+    return json.dumps(settings)
