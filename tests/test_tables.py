@@ -72,13 +72,13 @@ ABLATION = PrintedTable(
 )
 
 
-def asked(name, **changes):
+def adopt_study(name, **changes):
     "A study of the report room with the rows of both tables."
     rows = {key: row for key, row in ROWS.items() if key != "msmae"} | VARIANTS
     return replace(STUDIES[name], rows=rows, **changes)
 
 
-TRANSFER = asked("transfer", reference="msmae")
+TRANSFER = adopt_study("transfer", reference="msmae")
 
 
 def subject_means(result):
@@ -125,7 +125,7 @@ def test_numbers_are_over_subjects():
 
 def test_every_csv_has_scores_of_trials_beside_those_of_windows():
     results = [invented_result("svm", 60), invented_result("msmae", 70)]
-    for table in (comparison(results, TABLE), comparison(results, asked("seeds"))):
+    for table in (comparison(results, TABLE), comparison(results, adopt_study("seeds"))):
         rows = pd.read_csv(io.StringIO(to_csv(table)))
         for score in ("accuracy", "balanced_accuracy", "f1_macro"):
             assert np.allclose(rows[f"trial_{score}_mean"], rows[f"{score}_mean"] + 0.05)
@@ -277,7 +277,7 @@ def test_caveats_name_the_rows_they_belong_to():
         invented_result("svm", 60, options={"trials_per_class": n}, caveats=[f"{n} trials"])
         for n in (1, 2)
     ]
-    caveats = dict(comparison(few, asked("labels")).caveats)["SEED"]
+    caveats = dict(comparison(few, adopt_study("labels")).caveats)["SEED"]
     assert "labelled trials per class 1: 1 trials" in caveats
 
 
@@ -298,8 +298,8 @@ def test_notes_on_printed_numbers_are_below_their_data_set():
 
 def test_provenance_line():
     results = [
-        invented_result("svm", 60, origin={"git": "aaa"}),
-        invented_result("msmae", 60, origin={"git": "bbb+"}),
+        invented_result("svm", 60, provenance={"git": "aaa"}),
+        invented_result("msmae", 60, provenance={"git": "bbb+"}),
     ]
     (line,) = comparison(results, TABLE).provenance
     for words in (
@@ -335,8 +335,8 @@ def test_three_files_whole_and_equal_on_a_second_run(tmp_path):
 
 def test_names_from_files_cannot_break_the_page():
     evil = '<img src=x onerror="alert(1)">|![a](http://x.org/a.png)\n# x'
-    origin = {"git": evil, "feature": evil}
-    result = invented_result("svm", 60, evil, caveats=[evil], origin=origin)
+    provenance = {"git": evil, "feature": evil}
+    result = invented_result("svm", 60, evil, caveats=[evil], provenance=provenance)
     table = comparison([result], TABLE)
     page, text = to_html(table), to_markdown(table)
     for forbidden in ("<img", "<script", "src=x", "href", "<h1"):
@@ -427,7 +427,7 @@ def test_only_variants_are_in_an_ablation():
     "other, line",
     [
         (dict(model="dgcnn", data="real"), "expected data 'synthetic'"),
-        (dict(model="dgcnn", origin={"fingerprint": "0000"}), "expected fingerprint"),
+        (dict(model="dgcnn", provenance={"fingerprint": "0000"}), "expected fingerprint"),
         (dict(model="dgcnn", n_classes=4), "expected classes"),
         (dict(model="svm", subjects=(3,)), "subject 3 again"),
     ],
@@ -474,7 +474,7 @@ def test_directions_by_hand():
         lambda subject, a, b: 50 + 10 * subject + (5 - subject if a > b else 0),
         subjects=(1, 2, 3),
     )
-    long = summarise([result], asked("directions")).set_index("level")
+    long = summarise([result], adopt_study("directions")).set_index("level")
     assert np.isclose(long.accuracy_mean["forward"], 0.70)
     assert np.isclose(long.accuracy_mean["backward"], 0.73)
     assert np.isclose(long.accuracy_std["forward"], 0.10)
@@ -484,7 +484,7 @@ def test_directions_by_hand():
     assert np.isclose(long.accuracy_mean["3 → 1"], 0.73)
     some = [fold for fold in result.folds if fold.names["train_session"] != 3]
     part = result.model_copy(update={"folds": some})
-    note = summarise([part], asked("directions")).set_index("level").p_note["forward"]
+    note = summarise([part], adopt_study("directions")).set_index("level").p_note["forward"]
     assert "other subjects, folds" in note, "a pair without its mirror image is not tested"
 
 
@@ -493,13 +493,14 @@ def test_levels_are_in_order_and_tested_against_their_reference():
         invented_result("msmae", lambda s, *_, v=v: v + s, subjects=SIX, options={"scope": scope})
         for scope, v in (("other_subjects", 50), ("no_test_session", 60), ("all", 66))
     ]
-    long = summarise(scopes, asked("scopes"))
-    assert long["level"].tolist() == ["all", "no_test_session", "other_subjects"]
+    order = ("all", "no_test_session", "other_subjects")
+    long = summarise(scopes, adopt_study("scopes", order=order))
+    assert long["level"].tolist() == list(order)
     assert np.allclose(long["difference"][1:], [-0.06, -0.16])
     assert long["p"][1:].tolist() == [2 / 64, 2 / 64]
     assert pd.isna(long["p"][0])
     few = [invented_result("svm", 50, options={"trials_per_class": n}) for n in (None, 10, 2)]
-    assert summarise(few, asked("labels"))["level"].tolist() == ["2", "10", "all"]
+    assert summarise(few, adopt_study("labels"))["level"].tolist() == ["2", "10", "all"]
 
 
 def test_levels_of_pretraining():
@@ -521,7 +522,7 @@ def test_levels_of_pretraining():
 
 def test_levels_of_missing_electrodes():
     damaged = invented_result("msmae", 80, subjects=SIX, missing=((20, 10), (5, 2)))
-    long = summarise([damaged, invented_result("svm", 60, subjects=SIX)], asked("missing"))
+    long = summarise([damaged, invented_result("svm", 60, subjects=SIX)], adopt_study("missing"))
     assert long["level"].tolist() == ["none", "5", "20"]
     assert np.allclose(long["difference"][1:], [-0.02, -0.10])
     assert long["trial_accuracy_mean"].isna().tolist() == [False, True, True]
@@ -534,14 +535,14 @@ def test_two_spreads_by_hand():
     seeds = [
         invented_result("msmae", right(seed), subjects=(1, 2), seed=seed) for seed in (0, 1, 2)
     ]
-    row = summarise(seeds, asked("seeds")).iloc[0]
+    row = summarise(seeds, adopt_study("seeds")).iloc[0]
     assert np.isclose(row.accuracy_std_seeds, 0.02)
     assert np.isclose(row.accuracy_std, 0.2 / 2**0.5)
     assert (row.n_seeds, row.n_subjects) == (3, 2)
-    alone = summarise(seeds[:1], asked("seeds")).iloc[0]
+    alone = summarise(seeds[:1], adopt_study("seeds")).iloc[0]
     assert pd.isna(alone.accuracy_std_seeds)
     uneven = [seeds[0], invented_result("msmae", 60, subjects=(1,), seed=1)]
-    table = comparison(uneven, asked("seeds"))
+    table = comparison(uneven, adopt_study("seeds"))
     assert pd.isna(table.long["accuracy_std_seeds"][0])
     assert "no spread over seeds: they have other subjects" in to_markdown(table)
 
@@ -550,7 +551,7 @@ def test_studies_with_little(tmp_path):
     def scope(name, **more):
         return invented_result("msmae", 60, options={"scope": name}, **more)
 
-    scopes = asked("scopes")
+    scopes = adopt_study("scopes")
     one = comparison([scope(s, subjects=[1]) for s in ("all", "other_subjects")], scopes)
     assert one.long["accuracy_std"].isna().all()
     assert "(min" not in to_markdown(one)
@@ -566,7 +567,7 @@ def test_studies_with_little(tmp_path):
             for n in (1, None)
             for seed in (0, 1)
         ],
-        asked("labels"),
+        adopt_study("labels"),
     )
     assert several["n_folds"].tolist() == [48, 48]
     assert several["seeds"].tolist() == ["0, 1", "0, 1"]
@@ -587,6 +588,24 @@ def test_any_setting_can_be_studied():
     assert np.isclose(long["difference"][1], -0.05)
     with pytest.raises(ValueError, match="found 'D'; known: C"):
         study(costs, "D")
+
+
+def test_a_study_of_seeds_varies_the_seed_of_the_cell_and_not_that_of_the_draws():
+    seeds = [invented_result("svm", 60 + 5 * seed, subjects=SIX, seed=seed) for seed in (0, 2, 1)]
+    long = study(seeds, "seed", reference="0").long
+    assert long["level"].tolist() == ["0", "1", "2"]
+    assert np.allclose(long["difference"][1:], [0.05, 0.10])
+    assert long["p"][1:].tolist() == [2 / 64, 2 / 64]
+    draws = [invented_result("svm", 60, options={"seed": seed}) for seed in (0, 1)]
+    rows = summarise(draws, Study("toy.rows", "Rows"))["row"].tolist()
+    assert rows == ["linear SVM (protocol_seed = 0)", "linear SVM (protocol_seed = 1)"]
+
+
+def test_the_lead_names_the_seeds_if_there_are_several():
+    one = [invented_result(model, 60) for model in ("svm", "msmae")]
+    assert "of each subject's mean over its folds." in comparison(one, TABLE).lead
+    two = [invented_result(model, 60, seed=1) for model in ("svm", "msmae")]
+    assert "of each subject's mean over its folds and seeds." in comparison(one + two, TABLE).lead
 
 
 @pytest.mark.parametrize(
@@ -618,7 +637,7 @@ def test_any_setting_can_be_studied():
 )
 def test_what_is_no_study(name, results, words):
     with pytest.raises(ResultError, match=words):
-        comparison(results, asked(name))
+        comparison(results, adopt_study(name))
 
 
 def test_the_report_room_knows_no_paper_and_no_model(repo):

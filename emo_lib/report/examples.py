@@ -63,7 +63,7 @@ def invented_result(
     missing=(),
     caveats=(),
     permutation=None,
-    origin=(),
+    provenance=(),
     **spec,
 ):
     """The CellResult of a cell that was never run.
@@ -76,7 +76,7 @@ def invented_result(
         Another data set of the pre-training, SYNTHETIC.
     permutation : (float, int), optional
         p and number of permutations of a test against chance.
-    origin : dict
+    provenance : dict
         Changes of the provenance.
     **spec
         Further fields of `CellSpec`.
@@ -105,11 +105,13 @@ def invented_result(
         trial_std=trial_std,
         permutation=permutation,
         caveats=list(caveats),
-        provenance=_provenance(dataset, data, source, spec["seed"]) | dict(origin),
+        provenance=_provenance(dataset, data, source, spec["seed"]) | dict(provenance),
     )
 
 
 def _provenance(dataset, data, source, seed):
     about = dict(feature="de_LDS", window_s=1.0, fingerprint="f0", git="abc", seconds=1.0)
-    elsewhere = source and dict(dataset=source, fingerprint="e0", data="synthetic")
-    return about | dict(dataset=dataset, data=data, seed=seed, pretrained_on=elsewhere)
+    pretrained_on = None
+    if source is not None:
+        pretrained_on = dict(dataset=source, fingerprint="e0", data="synthetic")
+    return about | dict(dataset=dataset, data=data, seed=seed, pretrained_on=pretrained_on)

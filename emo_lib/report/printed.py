@@ -38,12 +38,17 @@ def read_number(text):
     "(mean, standard deviation) of `71.5 ± 7.7`; (mean, None) without a deviation, None for `-`."
     if text == "-":
         return None
-    found = re.fullmatch(r"(\d+\.?\d*)(?: ± (\d+\.?\d*))?", text)
-    if found is None:
+    match = re.fullmatch(r"(\d+\.?\d*)(?: ± (\d+\.?\d*))?", text)
+    if match is None:
         raise ValueError(f"expected a number like 71.5 ± 7.7, or -, found {text!r}")
-    return tuple(part and float(part) for part in found.groups())
+    mean, std = match.groups()
+    return float(mean), None if std is None else float(std)
 
 # %% ../../nbs/report/10_printed.ipynb #fac64b92
+def _split_line(line):
+    return [entry.strip() for entry in line.split("|")]
+
+
 def read_rows(text, model=None, parameter=None, rest="by default"):
     """The rows of a table that is written as text.
 
@@ -62,13 +67,12 @@ def read_rows(text, model=None, parameter=None, rest="by default"):
     dict
         {first column: PrintedRow}
     """
-    lines = [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
-    (_, _, *datasets), *body = lines
+    (_, _, *datasets), *body = map(_split_line, text.strip().splitlines())
     rows = {}
-    for key, title, *cells in body:
-        if len(cells) != len(datasets):
-            raise ValueError(f"row {key}: expected {len(datasets)} numbers, found {len(cells)}")
-        numbers = {name: read_number(cell) for name, cell in zip(datasets, cells) if cell != "-"}
+    for key, title, *entries in body:
+        if len(entries) != len(datasets):
+            raise ValueError(f"row {key}: expected {len(datasets)} numbers, found {len(entries)}")
+        numbers = {name: read_number(e) for name, e in zip(datasets, entries) if e != "-"}
         hyper = {parameter: key} if parameter else {}
         rows[key] = PrintedRow(title, model or key, hyper, numbers, rest)
     return rows
@@ -133,7 +137,8 @@ class Study:
     among : Study, optional
         Only results that belong to that study.
     order, unset
-        Levels in order (else by size); name of the level of a setting that is None.
+        Levels in order (else by size); name of the level of a setting that is None, by default
+        "none", "all" or "default", depending on the setting.
     notes : tuple of (str, str)
         (data set, sentence) on the printed numbers.
     figures : tuple of Figure
@@ -152,7 +157,7 @@ class Study:
     other_models: bool = True
     among: "Study | None" = None
     order: tuple = ()
-    unset: str = "default"
+    unset: str | None = None
     notes: tuple = ()
     figures: tuple = ()
 
@@ -193,10 +198,6 @@ STUDIES = {
         level="scope",
         reference="all",
         heading="pre-training sees",
-        lead="The difference from `all` is what the unlabelled windows of the test session brought "
-        "(no_test_session), or all windows of the person (other_subjects). A smaller pool is part "
-        "of the difference.",
-        order=("all", "no_test_session", "other_subjects"),
         figures=(Figure("scopes", "by what pre-training saw", x_title="pre-training sees"),),
     ),
     "labels": Study(
@@ -214,7 +215,7 @@ STUDIES = {
         "transfer",
         "Pre-training on another data set",
         level="pre-training",
-        heading="method and data of its pre-training",
+        heading="model and data of its pre-training",
         figures=(Figure("transfer", "by the data of pre-training", "dataset", colour="level"),),
     ),
     "directions": Study(

@@ -8,7 +8,6 @@ __all__ = ['select', 'observations']
 # %% ../../nbs/report/20_rows.ipynb #934bea66
 import json
 import math
-from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -20,19 +19,22 @@ from ..run.results import SCORES, ResultError, conflicts, fold_name
 # %% ../../nbs/report/20_rows.ipynb #356a4712
 def conditions(result):
     "{setting: value} of what a result's numbers depend on besides data, seed and model."
-    stated = result.settings()
+    settings = result.settings()
+    options = dict(settings["options"])
+    if "seed" in options:
+        options["protocol_seed"] = options.pop("seed")
     return {
-        "protocol": stated["protocol"],
-        **stated["options"],
-        **stated["samples"],
-        "scaling": stated["scaling"],
-        "pretrain_on": stated["pretrain_on"],
+        "protocol": settings["protocol"],
+        **options,
+        **settings["samples"],
+        "scaling": settings["scaling"],
+        "pretrain_on": settings["pretrain_on"],
     }
 
 
 def flat_settings(result):
-    "{setting: value} of a result, the model's hyper-parameters included, defaults filled in."
-    return result.settings()["hyper"] | conditions(result)
+    "{setting: value} of a result with hyper-parameters and seed, defaults filled in."
+    return {**result.settings()["hyper"], **conditions(result), "seed": result.spec.seed}
 
 # %% ../../nbs/report/20_rows.ipynb #aee6f411
 def printed_key(result, rows):
@@ -44,8 +46,18 @@ def printed_key(result, rows):
     return None
 
 
+def row_key(result, rows):
+    "The key of the row of a result: that of its PrintedRow, else the name of its model."
+    return printed_key(result, rows) or result.spec.model
+
+
+def row_order(keys, study):
+    "Keys of rows in the order of a table: models that are not printed, then the paper's rows."
+    return [*sorted(set(keys) - set(study.rows)), *study.rows]
+
+
 def title_of(key, rows):
-    "What a row of this key is called: as printed, else by the title of the model."
+    "The title of the row with this key: as printed, else that of the model."
     if key in rows:
         return rows[key].title
     return MODELS[key].title if key in MODELS else key
@@ -66,10 +78,13 @@ class Row:
     conditions: dict
 
 # %% ../../nbs/report/20_rows.ipynb #6229876d
-def value_text(value):
-    "A setting's value as a label shows it."
+UNSET = {"scaling": "none", "pretrain_on": "none", "length": "none", "trials_per_class": "all"}
+
+
+def value_text(name, value):
+    "The value of the setting `name` as a label shows it."
     if value is None:
-        return "default"
+        return UNSET.get(name, "default")
     if isinstance(value, dict):
         return " ".join(map(str, value.values()))
     if isinstance(value, list):
@@ -79,50 +94,52 @@ def value_text(value):
 
 def label_of(row, rows, title):
     "The title of a row with the settings in which it differs from other rows of its key."
-    others = [r.settings for r in rows if (r.dataset, r.key) == (row.dataset, row.key)]
-    names = sorted(set(row.settings).union(*others))
-    differing = [n for n in names if any(o.get(n) != row.settings.get(n) for o in others)]
-    details = ", ".join(f"{name} = {value_text(row.settings.get(name))}" for name in differing)
-    return f"{title} ({details})" if details else title
+    same_key = [r.settings for r in rows if (r.dataset, r.key) == (row.dataset, row.key)]
+    details = []
+    for name in sorted(set().union(*same_key)):
+        value = row.settings.get(name)
+        if any(settings.get(name) != value for settings in same_key):
+            details.append(f"{name} = {value_text(name, value)}")
+    return f"{title} ({', '.join(details)})" if details else title
 
 # %% ../../nbs/report/20_rows.ipynb #5dcb25c8
 def rows_of(results, study):
     "The Row of each result in the comparison that a study makes, a list."
-    plain = []
+    ignored = {study.level, "seed"}  # seeds share a row
+    unnamed = []
     for result in results:
-        key = printed_key(result, study.rows) or result.spec.model
-        kept = {k: v for k, v in flat_settings(result).items() if k != study.level}
-        outer = {k: v for k, v in conditions(result).items() if k != study.level}
-        plain.append(Row(result.spec.dataset, key, "", kept, outer))
-    labels = [label_of(row, plain, title_of(row.key, study.rows)) for row in plain]
-    return [replace(row, label=label) for row, label in zip(plain, labels)]
+        key = row_key(result, study.rows)
+        settings = {k: v for k, v in flat_settings(result).items() if k not in ignored}
+        outer = {k: v for k, v in conditions(result).items() if k not in ignored}
+        unnamed.append(Row(result.spec.dataset, key, "", settings, outer))
+    labels = [label_of(row, unnamed, title_of(row.key, study.rows)) for row in unnamed]
+    return [replace(row, label=label) for row, label in zip(unnamed, labels)]
 
 # %% ../../nbs/report/20_rows.ipynb #e10df135
 def _belongs(result, study):
     "Whether a result has the settings and the model that a study asks for."
-    found = flat_settings(result)
-    if any(found.get(name) != value for name, value in study.given.items()):
+    settings = flat_settings(result)
+    if any(settings.get(name) != value for name, value in study.given.items()):
         return False
     if printed_key(result, study.rows) is not None:
         return True
     return study.other_models and result.spec.model not in {r.model for r in study.rows.values()}
 
 
-def _most_shared(results, rows):
+def _keep_most_shared(results, rows):
     "Of each data set the results under the conditions and the seed that most rows share."
-    keys = [printed_key(r, rows) or r.spec.model for r in results]
-    under = [json.dumps([conditions(r), r.spec.seed], sort_keys=True) for r in results]
-    found = defaultdict(set)
-    for result, key, condition in zip(results, keys, under):
-        found[result.spec.dataset, condition].add(key)
-    most = defaultdict(int)
-    for (dataset, _), shared in found.items():
-        most[dataset] = max(most[dataset], len(shared))
-    return [
-        result
-        for result, condition in zip(results, under)
-        if len(found[result.spec.dataset, condition]) == most[result.spec.dataset]
-    ]
+    frame = pd.DataFrame(
+        {
+            "dataset": [r.spec.dataset for r in results],
+            "condition": [
+                json.dumps([conditions(r), r.spec.seed], sort_keys=True) for r in results
+            ],
+            "row": [row_key(r, rows) for r in results],
+        }
+    )
+    n_rows = frame.groupby(["dataset", "condition"])["row"].transform("nunique")
+    is_most_shared = n_rows == n_rows.groupby(frame["dataset"]).transform("max")
+    return [result for result, is_kept in zip(results, is_most_shared) if is_kept]
 
 # %% ../../nbs/report/20_rows.ipynb #b7baecad
 def select(results, study):
@@ -130,7 +147,7 @@ def select(results, study):
     chosen = results if study.among is None else select(results, study.among)
     chosen = [result for result in chosen if _belongs(result, study)]
     compares_rows = study.level is None and study.reference is not None
-    return _most_shared(chosen, study.rows) if compares_rows else chosen
+    return _keep_most_shared(chosen, study.rows) if compares_rows else chosen
 
 # %% ../../nbs/report/20_rows.ipynb #3a7f7bd2
 @dataclass(frozen=True)
@@ -144,14 +161,16 @@ class Level:
 
 def setting_level(result, study):
     "The level of a result in a study that varies a setting."
-    found = flat_settings(result)
-    if study.level not in found:
+    settings = flat_settings(result)
+    if study.level not in settings:
         raise ValueError(
             f"level: expected a setting of {result.spec.model} under {result.spec.protocol}, or "
-            f"missing, direction, pre-training; found {study.level!r}; known: {', '.join(found)}"
+            f"missing, direction, pre-training; found {study.level!r}; known: {', '.join(settings)}"
         )
-    value = found[study.level]
-    name = study.unset if value is None else value_text(value)
+    value = settings[study.level]
+    name = value_text(study.level, value)
+    if value is None and study.unset is not None:
+        name = study.unset
     if name in study.order:
         return Level(name, study.order.index(name))
     if value is None or study.order:
@@ -174,8 +193,10 @@ def missing_levels(fold, study):
     if not fold.missing:
         return []
     if len(fold.subjects) > 1:
-        names = fold_name(fold.names)
-        raise ValueError(f"missing electrodes: expected one tested subject per fold, see {names}")
+        raise ValueError(
+            f"missing electrodes: expected one tested subject per fold, found {len(fold.subjects)} "
+            f"in {fold_name(fold.names)}; use a protocol that tests one subject"
+        )
     levels = [Level(study.unset, 0)]
     unknown = {f"trial_{score}": None for score in SCORES}
     for scores in fold.missing:
@@ -191,8 +212,8 @@ def direction_levels(fold):
         return []
     rest = {k: v for k, v in fold.names.items() if k not in ("train_session", "test_session")}
     pair = {"fold": fold_name(rest | {"sessions": f"{min(train, test)}-{max(train, test)}"})}
-    way = Level("forward", 1, pair) if train < test else Level("backward", 2, pair)
-    return [Level(f"{train} → {test}", 0, pair), way]
+    direction = Level("forward", 1, pair) if train < test else Level("backward", 2, pair)
+    return [Level(f"{train} → {test}", 0, pair), direction]
 
 # %% ../../nbs/report/20_rows.ipynb #61413ef8
 def levels_of(result, fold, title, study):
@@ -212,21 +233,25 @@ TRIAL_SCORES = tuple(f"trial_{score}" for score in SCORES)
 OBSERVATION = ["dataset", "row", "level", "seed", "fold", "subject"]
 
 
+def fold_text(names):
+    "The names of a fold in words: `subject 1, test session 2`."
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in names.items())
+
+
 def split_label(names):
-    "A fold's names without its subject: `1 → 3` for a pair of sessions, then what else there is."
+    "A fold without its subject: `1 → 3` for a pair of sessions, then its other names."
     rest = {k: v for k, v in names.items() if k != "subject"}
-    parts = []
+    pair = ""
     if {"train_session", "test_session"} <= set(rest):
-        parts.append(f"{rest.pop('train_session')} → {rest.pop('test_session')}")
-    parts += [f"{name} {value}" for name, value in rest.items()]
-    return ", ".join(parts) or "all"
+        pair = f"{rest.pop('train_session')} → {rest.pop('test_session')}"
+    return ", ".join(filter(None, [pair, fold_text(rest)])) or "all"
 
 
 def observe(result, row, study):
     "The observations of one result, a list of dicts."
     title = title_of(row.key, study.rows)
     folds = {fold_name(fold.names): fold for fold in result.folds}
-    found = []
+    observed = []
     for tested in result.subject_frame().to_dict("records"):
         fold = folds[tested["fold"]]
         common = {
@@ -239,15 +264,15 @@ def observe(result, row, study):
         }
         for level in levels_of(result, fold, title, study):
             changes = level.changes or {}
-            found.append({**common, "level": level.name, "place": level.place, **changes})
-    return found
+            observed.append({**common, "level": level.name, "place": level.place, **changes})
+    return observed
 
 # %% ../../nbs/report/20_rows.ipynb #7249b588
 def in_order(frame, study):
     "The observations sorted by data set, model and level."
     orders = {
         "dataset": [*study.expected_subjects, *sorted(set(frame["dataset"]))],
-        "model": [*sorted(set(frame["model"]) - set(study.rows)), *study.rows],
+        "model": row_order(frame["model"], study),
     }
 
     def rank(column):
@@ -270,9 +295,9 @@ def check_together(results):
 
 def check_once(frame, study):
     "Raise ResultError when a fold occurs twice at one level."
-    again = frame[frame.duplicated(OBSERVATION)]
-    if len(again):
-        first = again.iloc[0]
+    repeated = frame[frame.duplicated(OBSERVATION)]
+    if len(repeated):
+        first = repeated.iloc[0]
         where = ", ".join(text for text in (first["dataset"], first["row"], first["level"]) if text)
         problem = Problem(
             study.id,
@@ -306,14 +331,14 @@ def observations(results, study):
         fold occurs twice at one level.
     """
     check_together(results)
-    found = []
+    lines = []
     for i, (result, row) in enumerate(zip(results, rows_of(results, study))):
-        found += [observed | {"result": i} for observed in observe(result, row, study)]
-    if not found:
+        lines += [line | {"result": i} for line in observe(result, row, study)]
+    if not lines:
         expected = f"results for the study {study.id!r}"
         remedy = "run the cells of this study first"
         problem = Problem("results", expected, f"{len(results)} without any", remedy)
         raise ResultError([problem])
-    frame = in_order(pd.DataFrame(found), study)
+    frame = in_order(pd.DataFrame(lines), study)
     check_once(frame, study)
     return frame

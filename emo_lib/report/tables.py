@@ -10,18 +10,27 @@ import re
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from ..base.errors import Problem
 from ..base.store import atomic_path
-from .printed import Study
-from .rows import TRIAL_SCORES, observations, printed_key, rows_of, select, title_of
+from .printed import PrintedRow, Study
+from emo_lib.report.rows import (
+    TRIAL_SCORES,
+    observations,
+    row_key,
+    row_order,
+    rows_of,
+    select,
+    title_of,
+)
 from ..run.metrics import compare_paired
 from ..run.results import SCORES, ResultError, over_subjects
 
 # %% ../../nbs/report/30_tables.ipynb #b27c9f72
-def spread(frame):
+def summarise_scores(frame):
     "Columns of means and standard deviations of one row and level, from its observations."
     columns = {
         "n_subjects": frame["subject"].nunique(),
@@ -50,18 +59,22 @@ NO_TEST = {
 }
 
 
-def contrast(frame, reference, name):
-    "Columns of the difference of `frame` from `reference` and of the paired test over subjects."
-    pairing = ["seed", "fold", "subject"]
-    folds, expected = (
-        set(f[pairing].itertuples(index=False, name=None)) for f in (frame, reference)
-    )
-    if folds != expected:
+def _tested_folds(frame, level):
+    columns = [name for name in ("seed", "fold", "subject") if name != level]
+    return set(frame[columns].itertuples(index=False, name=None))
+
+
+def compare_scores(frame, reference, name, level=None):
+    """Columns of the difference of `frame` from `reference` and of the paired test over subjects.
+
+    name : what a note calls the reference; level : see `Study`.
+    """
+    if _tested_folds(frame, level) != _tested_folds(reference, level):
         return NO_TEST | {"p_note": f"no test: {name} has other subjects, folds or seeds"}
-    scores = [f.groupby("subject")["accuracy"].mean() for f in (frame, reference)]
-    test = compare_paired(*(score.to_dict() for score in scores))
+    means, expected = (part.groupby("subject")["accuracy"].mean() for part in (frame, reference))
+    test = compare_paired(means.to_dict(), expected.to_dict())
     return {
-        "difference": scores[0].mean() - scores[1].mean(),
+        "difference": means.mean() - expected.mean(),
         "p": test["p"],
         "p_smallest": test["smallest_p"],
         "p_n": test["n"],
@@ -70,39 +83,43 @@ def contrast(frame, reference, name):
     }
 
 # %% ../../nbs/report/30_tables.ipynb #04bf23eb
+class GroupKey(NamedTuple):
+    "Of the observations that make one line of a table."
+
+    dataset: str
+    row: str
+    level: str
+
+
 def reference_row(key, rows, study):
-    "(group that a row is tested against or None, note). key : (data set, row's label, '')."
-    dataset, label, level = key
-    own = next(row for row in rows if (row.dataset, row.label) == (dataset, label))
-    if own.key == study.reference:
+    "(GroupKey that a row is tested against or None, note)."
+    tested = next(row for row in rows if (row.dataset, row.label) == (key.dataset, key.row))
+    if tested.key == study.reference:
         return None, ""
-    labels = {
-        row.label
-        for row in rows
-        if (row.dataset, row.key, row.conditions) == (dataset, study.reference, own.conditions)
-    }
+    wanted = (key.dataset, study.reference, tested.conditions)
+    labels = {row.label for row in rows if (row.dataset, row.key, row.conditions) == wanted}
     if len(labels) != 1:
         count = "more than one" if labels else "no"
         return None, f"no test: {count} {study.reference_title} row with the same protocol"
-    return (dataset, labels.pop(), level), ""
+    return key._replace(row=labels.pop()), ""
 
 
 def reference_level(key, groups, study):
-    "(group that a level is tested against or None, note). groups : {key: observations}."
-    dataset, row, level = key
-    against = study.reference
+    "(GroupKey that a level is tested against or None, note). groups : {GroupKey: observations}."
+    level = study.reference
     if study.level == "pre-training":
-        against = f"{title_of(against, study.rows)}, pre-trained on {dataset}"
-    is_half = study.level == "direction" and level not in ("forward", "backward")
-    if level == against or is_half:
+        level = f"{title_of(level, study.rows)}, pre-trained on {key.dataset}"
+    is_pair = study.level == "direction" and key.level not in ("forward", "backward")
+    if key.level == level or is_pair:
         return None, ""
-    if (dataset, row, against) not in groups:
-        return None, f"no test: there is no result for {against!r}"
-    return (dataset, row, against), ""
+    reference = key._replace(level=level)
+    if reference not in groups:
+        return None, f"no test: there is no result for {level!r}"
+    return reference, ""
 
 
-def reference_of(key, groups, rows, study):
-    "(group that a group is tested against or None, note)."
+def find_reference(key, groups, rows, study):
+    "(GroupKey that a group is tested against or None, note)."
     if study.reference is None:
         return None, ""
     if study.level is None:
@@ -110,16 +127,16 @@ def reference_of(key, groups, rows, study):
     return reference_level(key, groups, study)
 
 # %% ../../nbs/report/30_tables.ipynb #7f632527
-def joined(values):
+def join_distinct(values):
     "Distinct values as text, in order of appearance."
     return ", ".join(dict.fromkeys(map(str, values)))
 
 
-def origin(results, key):
+def describe_origin(results, key):
     "Columns on what the results of one row come from."
     about = results[0].provenance
     tests = [result.permutation for result in results if result.permutation]
-    own_test = tests[0] if len(tests) == len(results) == 1 else None
+    test = tests[0] if len(tests) == len(results) == 1 else None
     is_real = all(result.data == "real" for result in results)
     return {
         "dataset": about.dataset,
@@ -129,17 +146,17 @@ def origin(results, key):
         "feature": about.feature,
         "window_s": about.window_s,
         "fingerprint": about.fingerprint,
-        "git": joined(result.provenance.git for result in results),
-        "seeds": joined(sorted({result.spec.seed for result in results})),
-        "permutation_p": own_test.p if own_test else None,
-        "permutation_n": own_test.n if own_test else None,
+        "git": join_distinct(result.provenance.git for result in results),
+        "seeds": join_distinct(sorted({result.spec.seed for result in results})),
+        "permutation_p": test.p if test else None,
+        "permutation_n": test.n if test else None,
     }
 
 
 def printed_numbers(dataset, key, study):
     "Columns of the printed number as fractions, empty where there is none."
-    row = study.rows.get(key) if study.is_printed else None
-    mean, std = row.numbers.get(dataset, (None, None)) if row else (None, None)
+    numbers = study.rows[key].numbers if study.is_printed and key in study.rows else {}
+    mean, std = numbers.get(dataset, (None, None))
     return {
         "paper_mean": None if mean is None else mean / 100,
         "paper_std": None if std is None else std / 100,
@@ -168,20 +185,26 @@ def summarise(results, study):
 
 def _long_form(frame, results, study):
     rows = rows_of(results, study)
-    groups = dict(list(frame.groupby(["dataset", "row", "level"], sort=False)))
+    grouped = frame.groupby(list(GroupKey._fields), sort=False)
+    groups = {GroupKey(*key): group for key, group in grouped}
     lines = []
     for key, group in groups.items():
-        dataset, row, level = key
-        own = [results[i] for i in group["result"].unique()]
         model = group["model"].iloc[0]
-        against, note = reference_of(key, groups, rows, study)
-        test = NO_TEST | {"p_note": note}
-        if against is not None:
-            name = study.reference_title if study.level is None else against[2]
-            test = contrast(group, groups[against], name)
-        line = origin(own, model) | {"row": row, "level": level} | spread(group) | test
-        lines.append(line | printed_numbers(dataset, model, study))
+        line = describe_origin([results[i] for i in group["result"].unique()], model)
+        line |= {"row": key.row, "level": key.level}
+        line |= summarise_scores(group)
+        line |= _paired_test(key, groups, rows, study)
+        line |= printed_numbers(key.dataset, model, study)
+        lines.append(line)
     return pd.DataFrame(lines)
+
+
+def _paired_test(key, groups, rows, study):
+    reference, note = find_reference(key, groups, rows, study)
+    if reference is None:
+        return NO_TEST | {"p_note": note}
+    name = study.reference_title if study.level is None else reference.level
+    return compare_scores(groups[key], groups[reference], name, study.level)
 
 # %% ../../nbs/report/30_tables.ipynb #5bdfa36c
 def percent(mean, std=None, digits=1):
@@ -207,7 +230,8 @@ def p_text(p, smallest=None, n=None, exact=True):
         return "-"
     if n is None or pd.isna(n):
         return f"{p:.2g}"
-    return f"{p:.3g} (min {smallest:.3g}{'' if exact else ', approximate'})"
+    remark = "" if exact else ", approximate"
+    return f"{p:.3g} (min {smallest:.3g}{remark})"
 
 # %% ../../nbs/report/30_tables.ipynb #ff25b014
 def kind_of_data(data):
@@ -218,13 +242,12 @@ def kind_of_data(data):
 CHANCE = "p against chance (permuted trials)"
 
 
-def cells(line, study):
+def entries(line, study):
     "{heading: text} of everything that a page can show of one line of the long form."
     balanced = percent(line.balanced_accuracy_mean, line.balanced_accuracy_std)
     change = "-" if pd.isna(line.difference) else f"{100 * line.difference:+.1f}"
     return {
         "model": line.row,
-        "method": line.row,
         study.heading: line.level,
         "paper": percent(line.paper_mean, line.paper_std, 2),
         "accuracy": percent(line.accuracy_mean, line.accuracy_std),
@@ -243,18 +266,18 @@ def cells(line, study):
 def columns_of(study):
     "The headings of a block with one data set."
     if study.level is not None:
-        method = [] if study.level == "pre-training" else ["method"]
+        model = [] if study.level == "pre-training" else ["model"]
         scores = ["accuracy", "balanced accuracy", "subjects"]
-        return [*method, study.heading, *scores, "difference (points)", "p"]
+        return [*model, study.heading, *scores, "difference (points)", "p"]
     if study.reference is None:
         spreads = ["std over subjects", "std over seeds"]
-        return ["method", "mean accuracy", *spreads, "subjects", "seeds"]
+        return ["model", "mean accuracy", *spreads, "subjects", "seeds"]
     return ["model", "balanced accuracy", "accuracy", "subjects", CHANCE, "p"]
 
 
 def text_block(long, columns, study):
     "DataFrame of text with a row per line of `long`."
-    block = pd.DataFrame([cells(line, study) for line in long.itertuples()])[columns]
+    block = pd.DataFrame([entries(line, study) for line in long.itertuples()])[columns]
     return block.rename(columns={"p": f"p against {study.reference_title}"})
 
 
@@ -273,7 +296,7 @@ def printed_block(long, study):
         ]
         parts.append(block.set_index("model"))
     keys = dict(zip(long["row"], long["model"]))
-    order = [*sorted(set(keys.values()) - set(study.rows)), *study.rows]
+    order = row_order(keys.values(), study)
     labels = sorted(keys, key=lambda label: order.index(keys[label]))
     return pd.concat(parts, axis=1).loc[labels].fillna("-").reset_index()
 
@@ -298,37 +321,36 @@ def blocks_of(long, study):
 
 # %% ../../nbs/report/30_tables.ipynb #15a62d58
 def named_caveats(caveats, names):
-    "One list from the caveats of several results; before one that not all have, whose it is."
+    "The distinct caveats of several results; one that not all have begins with their names."
     owners = {}
-    for own, name in zip(caveats, names):
-        for caveat in own:
-            owners.setdefault(caveat, {})[name] = None
-    everyone = set(names)
-    return [
-        caveat if set(having) == everyone else f"{', '.join(having)}: {caveat}"
-        for caveat, having in owners.items()
-    ]
+    for result_caveats, name in zip(caveats, names):
+        for caveat in result_caveats:
+            owners.setdefault(caveat, []).append(name)
+    texts = []
+    for caveat, having in owners.items():
+        is_shared = set(having) == set(names)
+        texts.append(caveat if is_shared else f"{join_distinct(having)}: {caveat}")
+    return texts
 
 
-def called(frame, study):
-    "What each result is called in a caveat, list of str."
-    by_row = study.level in (None, "missing", "direction")
-    prefix = "" if by_row or study.level == "pre-training" else f"{study.heading} "
-    column = "row" if by_row else "level"
-    return [prefix + joined(part[column]) for _, part in frame.groupby("result")]
+def name_results(frame, study):
+    "The name of each result in a caveat, list of str."
+    column = "row" if study.level in (None, "missing", "direction") else "level"
+    prefix = ""
+    if column == "level" and study.level != "pre-training":
+        prefix = f"{study.heading} "
+    return [prefix + join_distinct(part[column]) for _, part in frame.groupby("result")]
 
 # %% ../../nbs/report/30_tables.ipynb #c14374c4
-def own_parameters(result, study):
+def describe_parameters(result, study):
     "A sentence on the hyper-parameters that a result sets beside those of its row, or ''."
-    key = printed_key(result, study.rows)
-    row = study.rows.get(key)
-    stated = row.hyper if row else {}
-    own = {k: v for k, v in result.spec.hyper.items() if k not in stated}
-    if not own:
+    key = row_key(result, study.rows)
+    row = study.rows.get(key, PrintedRow(key, key))
+    extra = [f"{k} {v}" for k, v in result.spec.hyper.items() if k not in row.hyper]
+    if not extra:
         return ""
-    title = title_of(key or result.spec.model, study.rows)
-    rest = row.rest if row else "by default"
-    return f"{title} was run with {', '.join(f'{k} {v}' for k, v in own.items())}; the rest {rest}"
+    title = title_of(key, study.rows)
+    return f"{title} was run with {', '.join(extra)}; the rest {row.rest}"
 
 
 def data_caveat(line, study):
@@ -344,32 +366,43 @@ def data_caveat(line, study):
     return ""
 
 
-def caveats_of(results, names, long, study):
-    "All caveats of one data set, list of str. long : its lines; names : see `called`."
-    first = next(long.itertuples())
-    elsewhere = [r.provenance.pretrained_on for r in results if r.provenance.pretrained_on]
-    notes = [
-        f"{', '.join(text for text in (line.row, line.level) if text)}: {line.p_note}"
-        for line in long.itertuples()
-        if line.p_note
-    ]
-    lines = [
-        data_caveat(first, study),
-        *named_caveats([result.caveats for result in results], names),
-        *notes,
-        *(own_parameters(result, study) for result in results),
-        *(f"pre-trained on {source.dataset} ({kind_of_data(source.data)})" for source in elsewhere),
-    ]
+def list_test_notes(long):
+    "Why lines have no paired test, list of str."
+    notes = []
+    for line in long[long["p_note"] != ""].itertuples():
+        name = ", ".join(filter(None, [line.row, line.level]))
+        notes.append(f"{name}: {line.p_note}")
+    return notes
+
+
+def list_missing_numbers(results, long):
+    "Why columns of one data set are empty, list of str."
+    notes = []
     if any(result.permutation for result in results) and long["permutation_p"].isna().any():
-        lines.append(
+        notes.append(
             "the permutation test of a row made of several results (shards, seeds) is not shown: "
             "each tested its own part"
         )
     if (long["n_seeds"].gt(1) & long["accuracy_std_seeds"].isna()).any():
-        lines.append("no spread over seeds: they have other subjects")
-    if first.n_subjects == 1:
-        lines.append("one subject: no standard deviation and no test over subjects")
-    lines += [text for dataset, text in study.notes if dataset == first.dataset]
+        notes.append("no spread over seeds: they have other subjects")
+    if long["n_subjects"].iloc[0] == 1:
+        notes.append("one subject: no standard deviation and no test over subjects")
+    return notes
+
+
+def list_caveats(results, names, long, study):
+    "All caveats of one data set, list of str. long : its lines; names : see `name_results`."
+    first = next(long.itertuples())
+    sources = [r.provenance.pretrained_on for r in results if r.provenance.pretrained_on]
+    lines = [
+        data_caveat(first, study),
+        *named_caveats([result.caveats for result in results], names),
+        *list_test_notes(long),
+        *(describe_parameters(result, study) for result in results),
+        *(f"pre-trained on {source.dataset} ({kind_of_data(source.data)})" for source in sources),
+        *list_missing_numbers(results, long),
+        *(text for dataset, text in study.notes if dataset == first.dataset),
+    ]
     return list(dict.fromkeys(filter(None, lines)))
 
 
@@ -377,13 +410,13 @@ def provenance_line(results, long):
     "Where the numbers of one data set come from."
     first = next(long.itertuples())
     seconds = sum(result.provenance.seconds for result in results)
-    protocols = joined(result.spec.protocol for result in results)
+    protocols = join_distinct(result.spec.protocol for result in results)
+    seeds, commits = join_distinct(long["seeds"]), join_distinct(long["git"])
     return (
         f"{first.dataset}: {kind_of_data(first.data)}, feature {first.feature}, windows of "
         f"{first.window_s:g} s, {len(results[0].classes)} classes (chance "
         f"{100 * first.chance:.1f} %), data fingerprint {first.fingerprint}, seeds "
-        f"{joined(long['seeds'])}, commit {joined(long['git'])}, protocol {protocols}, "
-        f"{seconds:.0f} s in total"
+        f"{seeds}, commit {commits}, protocol {protocols}, {seconds:.0f} s in total"
     )
 
 # %% ../../nbs/report/30_tables.ipynb #c8eaa28d
@@ -415,8 +448,9 @@ def lead_of(long, study):
     "What the numbers of a table are, in sentences."
     parts = [study.lead]
     if study.reference is not None:
+        averaged = "folds and seeds" if long["n_seeds"].gt(1).any() else "folds"
         parts += [
-            "Mean ± standard deviation over subjects, of each subject's mean over its folds.",
+            f"Mean ± standard deviation over subjects, of each subject's mean over its {averaged}.",
             "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against "
             f"{study.reference_title}; min: the smallest p that so few subjects can reach.",
         ]
@@ -428,13 +462,16 @@ def lead_of(long, study):
 def title_text(long, study):
     "The title; a table without the paper's data sets is not called by the number of the paper's."
     title = study.title
-    if study.is_printed:
-        is_papers = has_number(long, study).any()
-        title = f"{study.number}: {title}" if is_papers else title[0].upper() + title[1:]
+    if has_number(long, study).any():
+        title = f"{study.number}: {title}"
+    elif study.is_printed:
+        title = title[0].upper() + title[1:]
     kinds = set(long["data"])
     if kinds == {"synthetic"}:
         return f"{title}, SYNTHETIC data"
-    return f"{title}, partly SYNTHETIC data" if "synthetic" in kinds else title
+    if "synthetic" in kinds:
+        return f"{title}, partly SYNTHETIC data"
+    return title
 
 # %% ../../nbs/report/30_tables.ipynb #15759867
 def comparison(results, study):
@@ -461,15 +498,16 @@ def comparison(results, study):
     frame = observations(chosen, study)
     long = _long_form(frame, chosen, study)
     chosen = [chosen[i] for i in sorted(frame["result"].unique())]
-    names = called(frame, study)
+    names = name_results(frame, study)
     caveats, provenance = [], []
     for dataset, part in long.groupby("dataset", sort=False):
-        own = [i for i, result in enumerate(chosen) if result.spec.dataset == dataset]
-        picked = [chosen[i] for i in own]
-        caveats.append((dataset, caveats_of(picked, [names[i] for i in own], part, study)))
-        provenance.append(provenance_line(picked, part))
-    if others := len(results) - len(chosen):
-        provenance.append(f"{others} other results were given; they belong to other tables")
+        index = [i for i, result in enumerate(chosen) if result.spec.dataset == dataset]
+        members = [chosen[i] for i in index]
+        lines = list_caveats(members, [names[i] for i in index], part, study)
+        caveats.append((dataset, lines))
+        provenance.append(provenance_line(members, part))
+    if n_others := len(results) - len(chosen):
+        provenance.append(f"{n_others} other results were given; they belong to other tables")
     return Table(
         study.id,
         title_text(long, study),
@@ -490,8 +528,8 @@ def study(results, level, reference=None, **more):
     level, reference, **more
         Fields of `Study`.
     """
-    stated = {"id": level, "title": f"Levels of {level}", "heading": level} | more
-    return comparison(results, Study(level=level, reference=reference, **stated))
+    fields = {"id": level, "title": f"Levels of {level}", "heading": level} | more
+    return comparison(results, Study(level=level, reference=reference, **fields))
 
 # %% ../../nbs/report/30_tables.ipynb #cb0e7527
 def plain_text(value):

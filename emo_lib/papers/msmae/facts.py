@@ -95,24 +95,33 @@ TABLE_III = PrintedTable(
 )
 
 # %% ../../../nbs/papers/msmae/10_facts.ipynb #f043d25c
-def asked(name, **changes):
-    "A study that the report room knows, with this paper's id and rows."
+SCOPES = ("all", "no_test_session", "other_subjects")
+
+
+def adopt_study(name, **changes):
+    "A study that any paper can ask, with this paper's id and rows."
     paper = {"id": f"msmae.{name}", "rows": ROWS, "expected_subjects": SUBJECTS}
     return replace(STUDIES[name], **paper | changes)
 
 
 STUDIES_OF_MSMAE = (
-    asked(
+    adopt_study(
         "transfer",
         title="Pre-training on another data set (the paper's Fig. 7, which prints no numbers)",
         reference="msmae",
         figures=(replace(STUDIES["transfer"].figures[0], name="fig7"),),
     ),
-    asked("scopes"),
-    asked("labels"),
-    asked("directions", among=TABLE_II),
-    asked("missing", among=TABLE_II),
-    asked("seeds"),
+    adopt_study(
+        "scopes",
+        lead="The difference from `all` is what the unlabelled windows of the test session brought "
+        "(no_test_session), or all windows of the person (other_subjects). A smaller pool is part "
+        "of the difference.",
+        order=SCOPES,
+    ),
+    adopt_study("labels"),
+    adopt_study("directions", among=TABLE_II),
+    adopt_study("missing", among=TABLE_II),
+    adopt_study("seeds"),
 )
 
 # %% ../../../nbs/papers/msmae/10_facts.ipynb #42f3e463
@@ -129,7 +138,7 @@ EXPERIMENTS = {
             "models": ["msmae"],
         },
         "scopes": {
-            "vary": {"scope": ["all", "no_test_session", "other_subjects"]},
+            "vary": {"scope": list(SCOPES)},
             "models": ["msmae"],
         },
         "labels": {"vary": {"trials_per_class": [1, 2, 3, 4, None]}, "models": ["msmae"]},
