@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from emo_lib.papers.configuration import changed_demo, read_configuration
+from emo_lib.papers.configuration import as_numbers, changed_demo, complete, read_configuration
+from emo_lib.papers.registry import PAPERS
 from emo_lib.run.cells import FoldStore
-from emo_lib.run.grid import GridError
+from emo_lib.run.grid import GridError, grid_jobs
+from emo_lib.run.views import ViewSpec
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +121,8 @@ STUDIED = dict(
     ],
 )
 
+VIEWED = {"msmae": STUDIED["experiments"]["msmae"] | {"views": ["table3", "transfer", "labels"]}}
+
 
 @pytest.fixture(scope="module")
 def studied(repo, tmp_path_factory):
@@ -191,6 +195,16 @@ def test_a_second_run_does_nothing(repo, done):
         (TINY | dict(name=".."), "name"),
         (TINY | dict(cells_per_job=0), "cells_per_job"),
         (TINY | dict(reports=["msmae.table9"]), "msmae.table9"),
+        (TINY | dict(reports=[1]), "reports.0: expected text"),
+        (with_experiment(paper=None), "expected an experiment with paper: msmae"),
+        (with_experiment(paper=["msmae"]), "paper: expected text"),
+        (with_experiment(protocol={"name": ["loso"]}), "protocol: name: expected one of"),
+        (
+            TINY | dict(experiments={"a": SESSIONS, "b": SESSIONS}),
+            "experiments.b: expected cells that differ from those of a, found svm on SEED with "
+            "equal settings; merge the two experiments",
+        ),
+        (with_experiment(models={"svm": None, "same": {"model": "svm"}}), "svm and same on SEED"),
         (with_experiment(models={"smv": None}), "smv"),
         (with_experiment(models={"svm": {"c": 1.0}}), "c"),
         (with_experiment(models={"svm": {"seed": 3}}), "seed"),
@@ -387,11 +401,12 @@ def test_a_damaged_result_does_not_cost_the_last_good_table(repo, done, tmp_path
 def test_the_papers_configuration_plans_every_cell(repo, tmp_path):
     "Jobs and an estimate of hours; networks are small here, because theirs take a minute to time."
     config = yaml.safe_load((repo / "workflow/config/msmae.yaml").read_text())
-    models = config["experiments"]["msmae"]["models"]
+    written_out, _ = complete(config)
+    models = written_out["experiments"]["msmae"]["models"]
     assert set(models) == {"svm", "vit", "simplevit", "fbccnn", "stnet", "dgcnn", "msmae"}
     assert not any(models.values()), "the defaults are the paper's values"
     thin = dict(dim=8, layers=1, heads=1, head_width=4, patch=3)
-    models |= {
+    config["experiments"]["msmae"]["models"] = models | {
         "vit": thin,
         "simplevit": thin,
         "fbccnn": {"width": 0.05},
@@ -515,6 +530,49 @@ def test_data_that_are_no_mapping_are_refused(repo, data):
     demo = yaml.safe_load((repo / "workflow/config/demo.yaml").read_text())
     with pytest.raises(GridError, match="data"):
         read_configuration(changed_demo(demo, {"data": data}))
+
+
+@pytest.mark.parametrize("reports", [[1], "x", ["nobody.table1"], None])
+def test_reports_on_the_command_line_are_one_line(repo, reports):
+    demo = yaml.safe_load((repo / "workflow/config/demo.yaml").read_text())
+    changes = {"data": {"SEED": {"window_s": 1.0}}, "reports": reports}
+    with pytest.raises(GridError, match="reports") as caught:
+        read_configuration(changed_demo(demo, changes))
+    assert len(caught.value.problems) == 1
+
+
+def test_words_stay_words_beside_numbers():
+    value = {"align": "none", "n": "10", "flag": "True", "empty": "~", "upper": "NULL"}
+    expected = {"align": "none", "n": 10, "flag": True, "empty": None, "upper": "NULL"}
+    assert as_numbers(value) == expected
+
+
+def test_the_order_of_varied_parameters_does_not_matter():
+    "One combination written in two orders is one cell."
+    studies = {
+        "one": {"vary": {"C": [2.0], "trials_per_class": [1]}, "models": ["svm"]},
+        "other": {"vary": {"trials_per_class": [1], "C": [2.0]}, "models": ["svm"]},
+    }
+    jobs = grid_jobs(read_configuration(with_experiment(studies=studies)))
+    assert len(jobs.cells) == 2
+    assert jobs.studies["msmae", "one"] == jobs.studies["msmae", "other"]
+
+
+def test_a_view_keeps_the_cells_of_its_studies():
+    jobs = grid_jobs(read_configuration(STUDIED | dict(experiments=VIEWED)))
+    (view,) = jobs.views.values()
+    spec = ViewSpec(**view)
+    assert list(spec.cells) == ["small", "vit_1x1", "FACED", "1"]
+    assert spec.cells["FACED"].pretrain_on.name == "FACED"
+    assert spec.cells["1"].options["trials_per_class"] == 1
+
+
+def test_a_paper_alone_is_an_experiment():
+    grid = read_configuration(with_experiment() | dict(experiments={"msmae": {"paper": "msmae"}}))
+    defined = PAPERS["msmae"].experiments
+    assert list(grid.experiments["msmae"].models) == list(defined["models"])
+    assert grid.experiments["msmae"].protocol == defined["protocol"]
+    assert grid.experiments["msmae"].missing == defined["missing"]
 
 
 @pytest.mark.parametrize("text", ["a: " + "[" * 3000, "t: 2020-13-45"])

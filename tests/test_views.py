@@ -22,12 +22,12 @@ SMALL = dict(
     epochs=2,
 )
 SETTINGS = TwinSettings("SEED", seed=3, seconds_per_trial=4.0)
+CELL = dict(dataset="SEED", features="features", model="msmae")
+CELLS = {v: CELL | {"hyper": SMALL | {"variant": v}} for v in ("vit_3x3", "msmae")}
 ASKED = dict(
-    dataset="SEED",
-    features="features",
+    cells=CELLS,
     fold=dict(subject=1, train_session=2, test_session=1),
     windows=20,
-    models={v: {"model": "msmae", "hyper": SMALL | {"variant": v}} for v in ("vit_3x3", "msmae")},
     attention="msmae",
 )
 
@@ -70,7 +70,7 @@ def test_a_view_is_json_and_the_same_twice(samples, twin, view):
     assert view["fold"] == ASKED["fold"]
     for embedding in view["embeddings"].values():
         assert np.shape(embedding["xy"]) == (40, 2)
-        assert embedding["session"].count("test") == 20
+        assert embedding["side"].count("test") == 20
         assert -1 <= embedding["silhouette"] <= 1
         assert 0 <= embedding["domain_distance"] <= 2
 
@@ -90,39 +90,55 @@ def test_missing_electrodes_and_no_truth(features):
     bad["valid"] = ("window", "channel"), np.ones(features.eeg.shape[:2], bool)
     bad.valid[:, 7] = False
     samples = make_samples(bad)
-    view = view_of(samples, models={"msmae": ASKED["models"]["msmae"]})
+    view = view_of(samples, cells={"msmae": CELLS["msmae"]})
     assert view["truth"] is None
     assert view["rank_correlation"] is None
     for row in view["centrality"].values():
         assert row[7] is None
         assert None not in row[:7] + row[8:]
-    plain = view_of(samples, models={"vit_3x3": ASKED["models"]["vit_3x3"]}, attention=None)
+    plain = view_of(samples, cells={"vit_3x3": CELLS["vit_3x3"]}, attention=None)
     assert plain["centrality"] is None
 
 
 def test_without_a_name_the_first_fold_is_shown(samples):
-    view = view_of(
-        samples, fold=None, models={"vit_3x3": ASKED["models"]["vit_3x3"]}, attention=None
-    )
+    view = view_of(samples, fold=None, cells={"vit_3x3": CELLS["vit_3x3"]}, attention=None)
     assert view["fold"] == dict(subject=1, train_session=1, test_session=2)
 
 
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        (dict(models={}), "at least 1"),
-        (dict(models={"svm": {}}, attention=None), "no features to show"),
-        (dict(models={"x": {"hyper": {}}}), "unknown model 'x'"),
-        (dict(models={"msmae": {"hyper": {"layer": 1}}}), "no hyper-parameter 'layer'"),
+        (dict(cells={}), "at least 1"),
+        (dict(cells={"svm": CELL | dict(model="svm")}, attention=None), "no features to show"),
+        (dict(cells={"x": CELL | dict(model="x")}), "unknown model 'x'"),
+        (dict(cells={"msmae": CELL | dict(hyper={"layer": 1})}), "no hyper-parameter 'layer'"),
         (dict(attention="vit_1x1"), "attention"),
-        (dict(protocol="lozo"), "unknown protocol"),
+        (dict(cells={"msmae": CELL | dict(protocol="lozo")}), "unknown protocol"),
         (dict(window=3), "window"),
-        (dict(seed=-1), "seed"),
+        (dict(cells={"msmae": CELL | dict(seed=-1)}), "seed"),
+        (
+            dict(cells=CELLS | {"b": CELL | dict(dataset="SEED-IV")}),
+            "cells.b.dataset: expected SEED",
+        ),
+        (dict(cells=CELLS | {"b": CELL | dict(features="other")}), "cells.b.features: expected"),
+        (
+            dict(cells=CELLS | {"b": CELL | dict(samples=dict(modalities=["eeg", "eye"]))}),
+            "cells.b.samples: expected",
+        ),
     ],
 )
 def test_wrong_views_are_refused_before_work(wrong, words):
     with pytest.raises(ValueError, match=words):
         run_view(ASKED | wrong)
+
+
+def test_each_model_keeps_its_own_cell(samples):
+    "Other options, seed, samples of training and scaling, shown side by side."
+    few = CELLS["msmae"] | dict(options={"trials_per_class": 1}, seed=3)
+    scaled = CELLS["msmae"] | dict(scaling=dict(by="session", fit_on="own"))
+    view = view_of(samples, cells={"few": few, "msmae": CELLS["msmae"], "scaled": scaled})
+    assert view["embeddings"]["few"]["xy"] != view["embeddings"]["msmae"]["xy"]
+    assert any("z-scored" in caveat for caveat in view["caveats"])
 
 
 def test_folds_that_the_data_do_not_have(samples):

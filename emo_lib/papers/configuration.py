@@ -15,15 +15,13 @@ from .registry import PAPERS, find_report
 from ..run.grid import GridError, make_grid
 
 # %% ../../nbs/papers/20_configuration.ipynb #a9b9d2fb
-def complete_experiment(experiment, datasets):
-    """An experiment with the studies of its paper written out.
+def complete_experiment(experiment):
+    """An experiment with everything written out that it leaves to its paper.
 
     Parameters
     ----------
     experiment : dict
         As in a configuration.
-    datasets : list of str
-        Names of the data sets of the configuration.
 
     Returns
     -------
@@ -31,25 +29,35 @@ def complete_experiment(experiment, datasets):
         The experiment, and lines on what is wrong.
     """
     name = experiment.get("paper")
-    studies = experiment.get("studies")
+    if name is not None and not isinstance(name, str):
+        return experiment, [f"paper: expected text, found {name!r}"]
     if name is not None and name not in PAPERS:
         return experiment, [f"paper: unknown paper {name!r}; known: {', '.join(PAPERS)}"]
+    defined = PAPERS[name].experiments if name else {}
+    completed = {k: v for k, v in defined.items() if k != "studies"} | experiment
+    studies = experiment.get("studies")
     if not isinstance(studies, dict):
-        return experiment, []
-    known = PAPERS[name].experiments.get("studies", {}) if name else {}
-    completed, faults = {}, []
-    for study, changes in studies.items():
-        if changes is None and study not in known:
-            defined = f"{name} defines {', '.join(known)}" if name else "there is no paper"
-            faults.append(
-                f"studies.{study}: expected `vary` and `models`, found nothing; {defined}"
-            )
-            continue
-        if isinstance(changes, dict) or changes is None:
-            completed[study] = known.get(study, {}) | (changes or {})
-        else:
-            completed[study] = changes
-    return experiment | {"studies": completed}, faults
+        return completed, []
+    known = defined.get("studies", {})
+    studies = {
+        study: _completed_study(changes, known.get(study)) for study, changes in studies.items()
+    }
+    words = f"{name} defines {', '.join(known)}" if name else "there is no paper"
+    faults = [
+        f"studies.{study}: expected `vary` and `models`, found nothing; {words}"
+        for study, content in studies.items()
+        if content is None
+    ]
+    return completed | {"studies": studies}, faults
+
+
+def _completed_study(changes, defined):
+    "A study of a configuration on top of the paper's (None: it has none of this name)."
+    if changes is None:
+        return defined
+    if isinstance(changes, dict) and defined is not None:
+        return defined | changes
+    return changes
 
 
 def complete(config):
@@ -67,20 +75,25 @@ def complete(config):
     faults = []
     experiments = config.get("experiments")
     if isinstance(experiments, dict):
-        completed = {}
+        completed = dict(experiments)
         for name, experiment in experiments.items():
-            completed[name] = experiment
             if isinstance(experiment, dict):
-                completed[name], wrong = complete_experiment(experiment, config.get("data"))
+                completed[name], wrong = complete_experiment(experiment)
                 faults += [f"experiments.{name}.{line}" for line in wrong]
         config = config | {"experiments": completed}
-    reports = config.get("reports")
-    for report in reports if isinstance(reports, list) else []:
-        try:
-            find_report(report)
-        except ValueError as error:
-            faults.append(f"reports: {error}")
+    if isinstance(config.get("reports"), list):
+        faults += _unknown_reports(config["reports"])
     return config, faults
+
+
+def _unknown_reports(reports):
+    "Lines on texts that are no id of a report; other types are refused with the grid."
+    for report in reports:
+        if isinstance(report, str):
+            try:
+                find_report(report)
+            except ValueError as error:
+                yield f"reports: {error}"
 
 # %% ../../nbs/papers/20_configuration.ipynb #3404858e
 def load_yaml(path):
@@ -131,13 +144,15 @@ def read_configuration(source, name=None):
 
 # %% ../../nbs/papers/20_configuration.ipynb #8c35dc7d
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-WORDS = {"true": True, "false": False, "null": None, "none": None, "~": None}
+WORDS = {"true": True, "True": True, "false": False, "False": False}
+WORDS |= dict.fromkeys(("null", "None", "~"))
 
 
 def as_numbers(value):
-    """Text inside nested mappings and lists read as numbers and words: "10" becomes 10.
+    """Text inside nested mappings and lists, read as numbers: "10" becomes 10.
 
-    Text with a leading zero stays text, because it is a name: subject "01".
+    The words true, True, false, False, null, None and ~ become True, False and None. Text with a
+    leading zero stays text, because it is a name: subject "01".
     """
     if isinstance(value, dict):
         return {k: as_numbers(v) for k, v in value.items()}
@@ -145,8 +160,8 @@ def as_numbers(value):
         return [as_numbers(v) for v in value]
     if not isinstance(value, str):
         return value
-    if value.lower() in WORDS:
-        return WORDS[value.lower()]
+    if value in WORDS:
+        return WORDS[value]
     if not NUMBER.fullmatch(value) or re.match(r"[-+]?0\d", value):
         return value
     return int(value) if re.fullmatch(r"[-+]?\d+", value) else float(value)
@@ -165,24 +180,32 @@ def changed_demo(demo, changes):
         Named "mine" when data were given without a name.
     """
     config = demo | {k: v for k, v in changes.items() if k != "data"}
-    given = changes.get("data")
-    if given is None:
+    entries = changes.get("data")
+    if entries is None:
         return config
-    entries = given.values() if isinstance(given, dict) else [given]
-    if not all(entry is None or isinstance(entry, dict) for entry in entries):
-        return config | {"data": given}  # refused with a message when it is checked
-    data = {name: _merged_data(demo["data"].get(name, {}), entry) for name, entry in given.items()}
+    if not _are_mappings(entries):
+        return config | {"data": entries}  # refused with a message when it is checked
+    data = {
+        name: _merged_data(demo["data"].get(name, {}), entry) for name, entry in entries.items()
+    }
     config["data"] = data
     if "name" not in changes:
         config["name"] = "mine"
     if "sources" not in changes:
-        kept = {d: entry for d, entry in demo.get("sources", {}).items() if d not in data}
-        config["sources"] = kept
+        sources = demo.get("sources", {}).items()
+        config["sources"] = {d: entry for d, entry in sources if d not in data}
     if "experiments" not in changes:
         experiments = demo["experiments"].items()
         config["experiments"] = {name: _possible(exp, config) for name, exp in experiments}
         config["reports"] = _possible_reports(config)
     return config
+
+
+def _are_mappings(entries):
+    "True for a mapping whose values are mappings or None."
+    if not isinstance(entries, dict):
+        return False
+    return all(entry is None or isinstance(entry, dict) for entry in entries.values())
 
 
 def _merged_data(entry, changes):
@@ -194,32 +217,59 @@ def _merged_data(entry, changes):
 
 def _possible(experiment, config):
     "An experiment without the data sets and studies that a configuration does not allow."
-    data = [d for d in experiment.get("data", config["data"]) if d in config["data"]]
+    data = _present(experiment.get("data"), config)
     experiment = experiment | {"data": data or list(config["data"])}
-    completed, _ = complete_experiment(experiment, list(config["data"]))
+    completed, _ = complete_experiment(experiment)
     studies = {}
     for name, study in completed.get("studies", {}).items():
-        named = study.get("data") or experiment["data"]
-        present = [d for d in named if d in config["data"]]
-        if present and _sources_of(study) <= set(config.get("sources", {})):
-            studies[name] = study | ({"data": present} if study.get("data") else {})
+        if _is_possible(study, experiment, config):
+            studies[name] = _with_present_data(study, config)
     views = [name for name in experiment.get("views") or [] if name in studies]
     return experiment | {"studies": studies, "views": views}
+
+
+def _present(datasets, config):
+    "Those of `datasets` (None: all) that a configuration has."
+    return [d for d in datasets or config["data"] if d in config["data"]]
+
+
+def _is_possible(study, experiment, config):
+    "True if a configuration has data for a study, and every source that it pre-trains on."
+    has_data = bool(_present(study.get("data") or experiment["data"], config))
+    return has_data and _sources_of(study) <= set(config.get("sources") or {})
+
+
+def _with_present_data(study, config):
+    "A study without data sets that a configuration does not have."
+    if not study.get("data"):
+        return study
+    return study | {"data": _present(study["data"], config)}
 
 
 def _sources_of(study):
     "Names of the data sets that a study pre-trains on."
     parts = study["vary"] if isinstance(study["vary"], list) else [study["vary"]]
-    return {name for part in parts for name in part.get("pretrain_on", []) if name}
+    sources = set()
+    for part in parts:
+        sources.update(part.get("pretrain_on", []))
+    return sources - {None}
 
 
 def _possible_reports(config):
     "The reports of a configuration without those of studies that its experiments no longer have."
-    reports = []
-    for report in config.get("reports", []):
-        paper, _, name = report.partition(".")
-        defined = PAPERS[paper].experiments.get("studies", {})
-        left = [exp.get("studies", {}) for exp in config["experiments"].values()]
-        if name not in defined or any(name in studies for studies in left):
-            reports.append(report)
-    return reports
+    left = set()
+    for experiment in config["experiments"].values():
+        left |= set(experiment["studies"])
+    reports = config.get("reports", [])
+    if not isinstance(reports, list):
+        return reports  # refused with a message when it is checked
+    return [report for report in reports if _has_its_study(report, left)]
+
+
+def _has_its_study(report, studies):
+    "False for the report of a paper's study that is not among `studies`."
+    if not isinstance(report, str):
+        return True  # refused with a message when it is checked
+    paper, _, name = report.partition(".")
+    defined = PAPERS[paper].experiments.get("studies", {}) if paper in PAPERS else {}
+    return name in studies or name not in defined
