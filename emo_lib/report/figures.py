@@ -15,7 +15,7 @@ from ..base.store import atomic_path
 from .rows import observations, select
 from .scalp import stamp
 from .tables import p_text, summarise
-from ..run.results import SCORES, over_subjects
+from ..run.results import SCORES
 
 # %% ../../nbs/report/50_figures.ipynb #039e308e
 def chance_level(results, score="accuracy"):
@@ -53,13 +53,19 @@ def chosen_score(score, results, study):
 
 
 def axis_order(frame, figure):
-    "What stands on the axis, in order."
+    "The values on the axis, in order."
     if figure.x == "level":
         frame = frame.sort_values("place", kind="stable")
     values = frame[figure.x].unique().tolist()
     if figure.x in ("split", "subject"):
         values.sort(key=lambda value: (isinstance(value, str), value))
     return values
+
+
+def over_units(frame, score, unit):
+    "(mean, standard deviation or NaN for one unit) over units of each unit's mean over its folds."
+    per_unit = frame.groupby(frame[unit].astype(str))[score].mean()
+    return per_unit.mean(), per_unit.std(ddof=1)
 
 
 def drawn_numbers(frame, figure, score):
@@ -71,11 +77,11 @@ def drawn_numbers(frame, figure, score):
     has_spread = frame["subject"].nunique() > 1
     lines = []
     for (colour, x), part in frame.groupby([figure.colour, figure.x], sort=False):
-        units = part.assign(subject=part[figure.unit])
-        mean, std, _ = over_subjects(units, score)
+        mean, std = over_units(part, score, figure.unit)
         line = {"colour": colour, "model": part["model"].iloc[0], "x": x}
         line |= {"place": part["place"].iloc[0], "mean": 100 * mean}
-        lines.append(line | {"std": 100 * std if has_spread and std is not None else np.nan})
+        line["std"] = 100 * std if has_spread else np.nan
+        lines.append(line)
     return pd.DataFrame(lines)
 
 # %% ../../nbs/report/50_figures.ipynb #5ec4b89c
@@ -84,14 +90,14 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "
 
 def colours(models, rows):
     """{label: colour} from {label: key of its row} and PrintedRows; after eight they repeat."""
-    own = dict(zip(reversed(rows), OKABE_ITO))
+    reserved = dict(zip(reversed(rows), OKABE_ITO))
     chosen = {}
     for label, key in models.items():
-        if key in own and own[key] not in chosen.values():
-            chosen[label] = own[key]
+        if key in reserved and reserved[key] not in chosen.values():
+            chosen[label] = reserved[key]
     for label in models:
         if label not in chosen:
-            chosen[label] = _free_colour(chosen.values(), own.values())
+            chosen[label] = _free_colour(chosen.values(), reserved.values())
     return {label: chosen[label] for label in models}
 
 
@@ -126,38 +132,41 @@ def draw_bars(numbers, colour, order):
     )
 
 
+def band(part):
+    "plotly's outline of mean ± standard deviation: along the upper edge and back along the lower."
+    x, mean, std = (part[column].to_numpy() for column in ("position", "mean", "std"))
+    return dict(
+        x=np.concatenate([x, x[::-1]]).tolist(),
+        y=np.concatenate([mean + std, (mean - std)[::-1]]).round(2).tolist(),
+        mode="none",
+        fill="toself",
+        opacity=0.2,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
 def draw_curves(numbers, colour, order):
     "A line of means with a band of one standard deviation per row."
     import plotly.graph_objects as go
 
     is_numeric = np.isfinite(numbers["place"]).all()
-    at = numbers["place"] if is_numeric else numbers["x"].map(order.index)
+    position = numbers["place"] if is_numeric else numbers["x"].map(order.index)
     fig = go.Figure()
-    for name, part in numbers.assign(at=at).groupby("colour", sort=False):
-        part = part.sort_values("at")
-        style = dict(legendgroup=name, line=dict(color=colour[name], width=2))
-        x, mean, std = (part[column].to_numpy() for column in ("at", "mean", "std"))
-        if np.isfinite(std).all():
-            fig.add_scatter(
-                x=np.concatenate([x, x[::-1]]).tolist(),
-                y=np.concatenate([mean + std, (mean - std)[::-1]]).round(2).tolist(),
-                mode="none",
-                fill="toself",
-                fillcolor=colour[name],
-                opacity=0.2,
-                hoverinfo="skip",
-                showlegend=False,
-                legendgroup=name,
-            )
+    for name, part in numbers.assign(position=position).groupby("colour", sort=False):
+        part = part.sort_values("position")
+        if np.isfinite(part["std"]).all():
+            fig.add_scatter(**band(part), fillcolor=colour[name], legendgroup=name)
         fig.add_scatter(
-            x=x.tolist(),
-            y=mean.round(2).tolist(),
+            x=part["position"].tolist(),
+            y=part["mean"].round(2).tolist(),
             mode="lines+markers",
             name=name,
             marker=dict(size=7),
-            **style,
+            legendgroup=name,
+            line=dict(color=colour[name], width=2),
         )
-    ticks = sorted(set(at))
+    ticks = sorted(set(position))
     labels = None if is_numeric else [str(value) for value in order]
     return fig.update_xaxes(type="linear", tickvals=ticks, ticktext=labels)
 
@@ -168,12 +177,12 @@ UNITS = {"subject": "subjects", "split": "folds"}
 
 
 def subtitle(numbers, frame, figure, result):
-    "How many subjects, what marks and whiskers are, and the feature."
+    "The number of subjects, the meaning of marks and whiskers, and the feature."
     counts = frame.groupby(figure.colour)["subject"].nunique()
+    parts = [f"n = {counts.min()} to {counts.max()} subjects, different for each model"]
     if counts.min() == counts.max():
-        parts = [f"n = {counts.min()} subject{'s' * int(counts.min() > 1)}"]
-    else:
-        parts = [f"n = {counts.min()} to {counts.max()} subjects, different for each model"]
+        noun = "subject" if counts.min() == 1 else "subjects"
+        parts = [f"n = {counts.min()} {noun}"]
     mean, spread = MARKS[figure.kind]
     unit = UNITS[figure.unit]
     if frame[figure.unit].nunique() > 1:
@@ -191,11 +200,12 @@ def add_chance(fig, results, score):
         return
     line = dict(color="black", dash="dot", width=1.5)
     legend = f"{name}: {100 * level:.1f} %"
+    # add_hline gives no entry in the legend, so an empty trace of the same style does
     fig.add_scatter(x=[None], y=[None], mode="lines", line=line, name=legend)
     fig.add_hline(100 * level, opacity=1, line=line)
 
 
-def finish(fig, results, score, figure, x_title, below):
+def add_layout(fig, results, score, figure, x_title, below):
     "Title, axes in %, the chance line, and a legend under the figure."
     words = score.replace("_", " ").replace("f1", "F1")
     title = f"{results[0].spec.dataset}, {words} {figure.title}"
@@ -213,8 +223,8 @@ def finish(fig, results, score, figure, x_title, below):
     )
 
 # %% ../../nbs/report/50_figures.ipynb #c0ae3fd4
-def with_p(frame, results, study, level):
-    "The observations with the p of a level's test behind the name of each row."
+def append_p(frame, results, study, level):
+    "The observations with the p of a level's test after the name of each row."
     tests = summarise(results, study)
     tests = tests[tests["level"] == level].itertuples()
     labels = {
@@ -243,7 +253,7 @@ def draw(figure, study, results, score="auto"):
     if figure.levels:
         frame = frame[frame["level"].isin(figure.levels)]
     if figure.x == "row" and figure.levels:
-        frame = with_p(frame, chosen, study, figure.levels[0])
+        frame = append_p(frame, chosen, study, figure.levels[0])
     numbers = drawn_numbers(frame, figure, score)
     names = dict(zip(numbers["colour"], numbers["model"]))
     if figure.colour == "row":
@@ -252,7 +262,7 @@ def draw(figure, study, results, score="auto"):
         colour = colours(dict.fromkeys(names), {})
     fig = DRAW[figure.kind](numbers, colour, axis_order(frame, figure))
     below = subtitle(numbers, frame, figure, chosen[0])
-    return finish(fig, chosen, score, figure, figure.x_title or study.heading, below)
+    return add_layout(fig, chosen, score, figure, figure.x_title or study.heading, below)
 
 # %% ../../nbs/report/50_figures.ipynb #6314ae74
 def save_figure(fig, path):

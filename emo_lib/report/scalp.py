@@ -134,6 +134,7 @@ def scalp_map(values, channels, title="", unit="", data="synthetic", pos=None, p
     fig = go.Figure(map_traces(values, channels, unit, pos, points))
     n = np.isfinite(np.asarray(values, float)).sum()
     fig.update_xaxes(visible=False, range=[-1.3, 1.3])
+    # plotly calls the first x axis "x"; anchored to it, the head stays round
     fig.update_yaxes(visible=False, range=[-1.3, 1.3], scaleanchor="x")
     subtitle = dict(text=f"{n} electrodes, seen from above")
     colour_bar = dict(title=dict(text=unit, side="right"), len=0.8)

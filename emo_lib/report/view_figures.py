@@ -6,32 +6,30 @@
 __all__ = ['draw_features', 'draw_attention']
 
 # %% ../../nbs/report/60_view_figures.ipynb #dfee71c9
+import math
+from itertools import combinations
+
 import numpy as np
 
 from .figures import OKABE_ITO
-from .rows import title_of
+from .rows import fold_text, title_of
 from .scalp import map_traces, stamp
 from .tables import p_text
 from ..run.embedding import scale01
 
 # %% ../../nbs/report/60_view_figures.ipynb #00475960
-def fold_text(view):
-    "The fold of a view in words."
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in view["fold"].items())
-
-
-def cloud(embedding, view, has_legend):
+def scatter_traces(embedding, view, has_legend):
     "Scatter traces of one panel, one per class and side."
     import plotly.graph_objects as go
 
     xy = np.array(embedding["xy"], np.float32)
-    label, side = (np.array(embedding[name]) for name in ("label", "side"))
-    for name, symbol, edge in (("train", "circle-open", 1), ("test", "x", 0)):
-        session = view["fold"].get(f"{name}_session")
-        where = name if session is None else f"session {session} ({name})"
+    labels, sides = (np.array(embedding[name]) for name in ("label", "side"))
+    for side, symbol, edge in (("train", "circle-open", 1), ("test", "x", 0)):
+        session = view["fold"].get(f"{side}_session")
+        side_text = side if session is None else f"session {session} ({side})"
         for k, class_name in enumerate(view["classes"]):
-            x, y = xy[(label == k) & (side == name)].T
-            legend = f"{class_name}, {where}"
+            x, y = xy[(labels == k) & (sides == side)].T
+            legend = f"{class_name}, {side_text}"
             yield go.Scatter(
                 x=x,
                 y=y,
@@ -54,6 +52,26 @@ def panel_title(label, embedding, rows):
     return f"{title_of(label, rows)}<br><sup>{words}</sup>"
 
 # %% ../../nbs/report/60_view_figures.ipynb #34003024
+def _feature_panels(embeddings, view, rows, n_cols):
+    "A plotly figure with a panel of points per model."
+    from plotly.subplots import make_subplots
+
+    n_rows = math.ceil(len(embeddings) / n_cols)
+    fig = make_subplots(
+        n_rows,
+        n_cols,
+        subplot_titles=[panel_title(label, e, rows) for label, e in embeddings.items()],
+        horizontal_spacing=0.05,
+        vertical_spacing=0.28 / n_rows,
+    )
+    for i, embedding in enumerate(embeddings.values()):
+        for trace in scatter_traces(embedding, view, has_legend=i == 0):
+            fig.add_trace(trace, i // n_cols + 1, i % n_cols + 1)
+    bare = dict(showticklabels=False, ticks="", mirror=True)
+    fig.update_xaxes(title="t-SNE 1 (no unit)", **bare)
+    return fig.update_yaxes(title="t-SNE 2 (no unit)", **bare)
+
+
 def draw_features(view, rows=()):
     """A plotly figure of the features of a view by t-SNE, a panel per model.
 
@@ -64,87 +82,112 @@ def draw_features(view, rows=()):
     rows : dict of PrintedRow
         Titles of a paper's rows.
     """
-    from plotly.subplots import make_subplots
-
     embeddings, n_classes = view["embeddings"], len(view["classes"])
     if n_classes > len(OKABE_ITO):
         raise ValueError(f"view: expected at most {len(OKABE_ITO)} classes, found {n_classes}")
     n_cols = min(3, len(embeddings))
-    n_rows = -(-len(embeddings) // n_cols)
-    fig = make_subplots(
-        n_rows,
-        n_cols,
-        subplot_titles=[panel_title(label, e, rows) for label, e in embeddings.items()],
-        horizontal_spacing=0.05,
-        vertical_spacing=0.28 / n_rows,
-    )
-    for i, embedding in enumerate(embeddings.values()):
-        for trace in cloud(embedding, view, has_legend=i == 0):
-            fig.add_trace(trace, i // n_cols + 1, i % n_cols + 1)
-    bare = dict(showticklabels=False, ticks="", mirror=True)
-    fig.update_xaxes(title="t-SNE 1 (no unit)", **bare)
-    fig.update_yaxes(title="t-SNE 2 (no unit)", **bare)
+    n_rows = math.ceil(len(embeddings) / n_cols)
     about = view["provenance"]
-    below = (
-        f"{fold_text(view)}; silhouette of the classes in the test session and MMD² of the "
+    subtitle = (
+        f"{fold_text(view['fold'])}; silhouette of the classes in the test session and MMD² of the "
         f"sessions, both on features; {about['feature']}, {about['window_s']:g} s"
     )
     title = stamp(f"{view['dataset']}, features by t-SNE", view["data"])
-    return fig.update_layout(
+    return _feature_panels(embeddings, view, rows, n_cols).update_layout(
         template="simple_white",
         width=330 * n_cols + 80,
         height=330 * n_rows + 170,
         margin=dict(l=50, r=20, t=135, b=90),
         legend=dict(orientation="h", y=-0.12 / n_rows, yanchor="top"),
-        title=dict(text=title, subtitle=dict(text=below)),
+        title=dict(text=title, subtitle=dict(text=subtitle)),
     )
 
 # %% ../../nbs/report/60_view_figures.ipynb #ba9720e2
-def likeness(maps):
+def describe_similarity(maps):
     "A phrase on the rank correlations between the maps of two classes, float (class, channel)."
     from scipy.stats import spearmanr
 
     rho = []
-    for i, one in enumerate(maps):
-        for other in maps[:i]:
-            if np.isfinite(one + other).sum() > 3:
-                rho.append(spearmanr(one, other, nan_policy="omit").statistic)
+    for a, b in combinations(maps, 2):
+        if np.isfinite(a + b).sum() > 3:
+            rho.append(spearmanr(b, a, nan_policy="omit").statistic)
     return f"maps of two classes: ρ {min(rho):.2f} to {max(rho):.2f}" if rho else ""
 
 
-def under_map(view, row, name, values):
-    "What is printed under a map: the range before scaling; under the truth also rho and p."
+def map_caption(values, correlation=None, unit=""):
+    "The text below a map: the range before scaling, and rho and p where the truth is known."
     if not np.isfinite(values).any():
         return "no windows of this class"
-    words = f"{np.nanmin(values):.3g} to {np.nanmax(values):.3g}"
-    if row == 0:
-        return words
-    found = (view["rank_correlation"] or {}).get(name)
-    rho = f"<br>ρ = {found['rho']:.2f}, p = {p_text(found['p'])}" if found else ""
-    return f"{words} nats{rho}"
+    text = f"{np.nanmin(values):.3g} to {np.nanmax(values):.3g}{unit}"
+    if correlation is None:
+        return text
+    return f"{text}<br>ρ = {correlation['rho']:.2f}, p = {p_text(correlation['p'])}"
 
 
-def add_map(fig, row, col, values, view, points, text):
-    "One map in a panel with `text` under it; fewer than three values: the text only."
-    if np.isfinite(values).sum() >= 3:
-        for trace in map_traces(values, view["channels"], points=points, size=5):
-            fig.add_trace(trace, row + 1, col + 1)
-    else:
-        fig.add_scatter(x=[None], y=[None], row=row + 1, col=col + 1)
+def add_map(fig, values, channels, points, panel):
+    "One map in a panel, {row, col}; nothing for fewer than three values."
+    if np.isfinite(values).sum() < 3:
+        fig.add_scatter(x=[None], y=[None], **panel)  # a panel without a trace is not drawn
+        return
+    for trace in map_traces(values, channels, points=points, size=5):
+        fig.add_trace(trace, **panel)
+
+
+def add_caption(fig, text, panel):
+    "Text below the map of a panel."
     fig.add_annotation(
         text=text,
         x=0.5,
         y=-0.02,
+        # "domain": fractions of the panel's width and height; `row` and `col` choose the panel
         xref="x domain",
         yref="y domain",
         xanchor="center",
         yanchor="top",
         showarrow=False,
-        row=row + 1,
-        col=col + 1,
+        **panel,
     )
 
 # %% ../../nbs/report/60_view_figures.ipynb #43fba24d
+def _map_panels(maps, captions, view, points):
+    "A plotly figure of maps, float (row, class, channel), with a colour scale per row."
+    from plotly.subplots import make_subplots
+
+    n_rows, n_cols, _ = maps.shape
+    fig = make_subplots(
+        n_rows,
+        n_cols,
+        subplot_titles=view["classes"],
+        horizontal_spacing=0.02,
+        vertical_spacing=0.13,
+    )
+    for row, scaled in enumerate(map(scale01, maps)):
+        for col, values in enumerate(scaled):
+            panel = dict(row=row + 1, col=col + 1)
+            add_map(fig, values, view["channels"], points, panel)
+            add_caption(fig, captions[row][col], panel)
+    fig.update_xaxes(visible=False, range=[-1.3, 1.3])
+    fig.update_yaxes(visible=False, range=[-1.3, 1.3])
+    # plotly calls the axes of the panels x, x2, x3 ...; the heads are round if each y follows its x
+    for i, y_axis in enumerate(fig.select_yaxes()):
+        y_axis.scaleanchor = "x" if i == 0 else f"x{i + 1}"
+    return fig
+
+
+def _as_array(values, classes):
+    return np.array([values[name] for name in classes], float)
+
+
+def _map_captions(maps, view):
+    "The texts below the maps, a list per row."
+    correlations = view["rank_correlation"] or {}
+    captions = [[map_caption(values) for values in maps[0]]]
+    for truth in maps[1:]:
+        per_class = [correlations.get(name) for name in view["classes"]]
+        captions.append([map_caption(v, rho, " nats") for v, rho in zip(truth, per_class)])
+    return captions
+
+
 def draw_attention(view, points=33):
     """A plotly figure of degree centrality per class, above the truth where it is known.
 
@@ -155,36 +198,22 @@ def draw_attention(view, points=33):
     points : int
         See `map_traces`.
     """
-    from plotly.subplots import make_subplots
-
     if not view["centrality"]:
         raise ValueError(
             "view: expected a centrality, found none; name a model with attention in the view"
         )
-    classes = view["classes"]
     shown = [view[name] for name in ("centrality", "truth") if view[name]]
-    maps = [np.array([values[c] for c in classes], float) for values in shown]
-    n_rows, n_cols = len(maps), len(classes)
-    fig = make_subplots(
-        n_rows, n_cols, subplot_titles=classes, horizontal_spacing=0.02, vertical_spacing=0.13
-    )
-    for row, values in enumerate(maps):
-        for col, (name, raw, scaled) in enumerate(zip(classes, values, scale01(values))):
-            add_map(fig, row, col, scaled, view, points, under_map(view, row, name, raw))
-    fig.update_xaxes(visible=False, range=[-1.3, 1.3])
-    fig.update_yaxes(visible=False, range=[-1.3, 1.3])
-    for i in range(n_rows * n_cols):
-        axis = f"x{i + 1 if i else ''}"
-        fig.update_yaxes(scaleanchor=axis, row=i // n_cols + 1, col=i % n_cols + 1)
+    maps = np.stack([_as_array(values, view["classes"]) for values in shown])
+    n_rows, n_cols, _ = maps.shape
     words = ["upper row: degree centrality, scaled over the row"]
     if view["truth"]:
         words.append("lower row: the twin's true effect, scaled likewise")
-    below = "; ".join(filter(None, [*words, likeness(maps[0])]))
-    title = f"{view['dataset']}, {fold_text(view)}: attention between electrodes"
+    subtitle = "; ".join(filter(None, [*words, describe_similarity(maps[0])]))
+    title = f"{view['dataset']}, {fold_text(view['fold'])}: attention between electrodes"
     unit = dict(title=dict(text="scaled to 0 .. 1 (no unit)", side="right"), len=0.8)
-    return fig.update_layout(
+    return _map_panels(maps, _map_captions(maps, view), view, points).update_layout(
         template="simple_white",
-        title=dict(text=stamp(title, view["data"]), subtitle=dict(text=below)),
+        title=dict(text=stamp(title, view["data"]), subtitle=dict(text=subtitle)),
         showlegend=False,
         width=max(900, 250 * n_cols + 120),
         height=290 * n_rows + 130,
