@@ -80,11 +80,11 @@ def test_paired_test_is_symmetric_and_ignores_the_order_of_subjects():
 @pytest.mark.parametrize(
     "a, b, words",
     [
-        ({1: 0.5}, {2: 0.5}, "only one model has 1, 2"),
-        ([0.5, 0.6], [0.5], r"found \(2,\) and \(1,\)"),
+        ({1: 0.5}, {2: 0.5}, "only one model has 1, 2; run both"),
+        ([0.5, 0.6], [0.5], r"found \(2,\) and \(1,\); average"),
         ([], [], "one score per subject"),
         ([[0.5]], [[0.5]], "one score per subject"),
-        ([0.5, np.nan], [0.5, 0.6], "NaN or infinite"),
+        ([0.5, np.nan], [0.5, 0.6], "NaN or infinity; leave"),
     ],
 )
 def test_subjects_that_cannot_be_paired_are_refused(a, b, words):

@@ -71,7 +71,7 @@ def silhouette(features, labels):
 
 # %% ../../nbs/run/20_embedding.ipynb #0f8ef52f
 def domain_distance(a, b):
-    """Squared maximum mean discrepancy of two sets of windows, MSMAE's equation 11.
+    """Squared maximum mean discrepancy of two sets of windows.
 
     The kernel is the mean of five Gaussians, 1/4 to 4 times as wide as the mean squared distance
     over all pairs, so the unit of the features does not matter. The value depends slightly on the
@@ -85,6 +85,10 @@ def domain_distance(a, b):
     -------
     float
         0 for equal sets, at most 2.
+
+    References
+    ----------
+    MSMAE (doi:10.1109/TNSRE.2024.3389037), equation 11.
     """
     import torch
 
@@ -95,11 +99,12 @@ def domain_distance(a, b):
         raise ValueError(
             f"expected the same features on both sides, found {a.shape[1]} and {b.shape[1]}"
         )
+    # the loss adds the five kernels; their mean keeps the value between 0 and 2
     return max(0.0, float(mmd(torch.as_tensor(a), torch.as_tensor(b))) / 5)
 
 # %% ../../nbs/run/20_embedding.ipynb #e35a4743
 def degree_centrality(A):
-    """Degree centrality of every electrode, MSMAE's equation 18.
+    """Degree centrality of every electrode.
 
     Parameters
     ----------
@@ -110,6 +115,10 @@ def degree_centrality(A):
     -------
     array (..., p)
         No unit; NaN for a missing electrode.
+
+    References
+    ----------
+    MSMAE (doi:10.1109/TNSRE.2024.3389037), equation 18.
     """
     A = np.asarray(A, float)
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
@@ -130,6 +139,8 @@ def scale01(values):
 def rotate_map(places, n, rng):
     "Index (n, p): the electrode nearest to each of `places` (p, 3) after n random rotations."
     q, r = np.linalg.qr(rng.standard_normal((n, 3, 3)))
+    # QR leaves the signs of the columns to the routine; with a positive diagonal of r they are
+    # determined, and q is uniform over rotations and reflections (Mezzadri 2007)
     q = q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]
     return np.einsum("nij,pj,ki->npk", q, places, places).argmax(-1)
 

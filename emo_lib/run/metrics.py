@@ -54,17 +54,21 @@ def _pair_subjects(a, b):
         if unpaired:
             raise ValueError(
                 "a paired test needs the same subjects; only one model has "
-                f"{', '.join(map(str, unpaired))}"
+                f"{', '.join(map(str, unpaired))}; run both models on these subjects, or leave "
+                "the subjects out of both"
             )
         a, b = list(a.values()), [b[subject] for subject in a]
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.ndim != 1 or a.shape != b.shape or not len(a):
         raise ValueError(
             "a paired test needs one score per subject from both models; "
-            f"found {a.shape} and {b.shape}"
+            f"found {a.shape} and {b.shape}; average the folds of each subject first"
         )
     if not np.isfinite([a, b]).all():
-        raise ValueError("a score is NaN or infinite; a subject without a score cannot be paired")
+        raise ValueError(
+            "a paired test needs finite scores; found NaN or infinity; leave subjects without a "
+            "score out of both models"
+        )
     return a, b
 
 # %% ../../nbs/run/10_metrics.ipynb #3e89d8a5
