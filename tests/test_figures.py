@@ -74,14 +74,14 @@ def test_other_data_are_drawn_with_balanced_accuracy():
 
 def test_figures_of_a_printed_table_leave_studies_out():
     _, table = find_report("msmae.table2")
-    main = [invented_result(model, 60) for model in ("svm", "msmae")]
-    more = [
+    grid = [invented_result(model, 60) for model in ("svm", "msmae")]
+    studies = [
         invented_result("msmae", 60, hyper={"variant": "mae_1x1"}),
         invented_result("msmae", 60, seed=1),
     ]
     assert [figure.name for figure in table.figures] == ["fig3", "fig4"]
     for figure in table.figures:
-        assert draw(figure, table, main + more) == draw(figure, table, main)
+        assert draw(figure, table, grid + studies) == draw(figure, table, grid)
 
 
 def test_a_model_has_the_same_colour_in_all_figures_of_a_table():
@@ -141,9 +141,9 @@ def test_figures_of_a_view():
     assert "subject 1, train session 2, test session 1" in features.layout.title.subtitle.text
     real = draw_features(view(data="real"), table.rows)
     assert real.layout.title.text.startswith("SEED")
-    under = " ".join(annotation.text for annotation in attention.layout.annotations)
-    assert "ρ = 0.25, p = 0.1" in under
-    assert "ρ = -0.50, p = 0.2" in under
+    captions = " ".join(annotation.text for annotation in attention.layout.annotations)
+    assert "ρ = 0.25, p = 0.1" in captions
+    assert "ρ = -0.50, p = 0.2" in captions
 
 
 def test_missing_electrodes_and_no_truth():

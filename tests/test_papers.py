@@ -36,8 +36,8 @@ def test_a_paper_states_its_experiments(paper):
 def test_rows_are_models_that_exist(report):
     for row in report.rows.values():
         assert row.model in MODELS
-        stated = make_model(row.model, n_classes=2, **row.hyper).get_params()
-        assert row.hyper.items() <= stated.items()
+        hyper = make_model(row.model, n_classes=2, **row.hyper).get_params()
+        assert row.hyper.items() <= hyper.items()
     assert report.reference is None or report.level is not None or report.reference in report.rows
 
 
@@ -89,11 +89,11 @@ def test_table_two_of_msmae():
     assert tuple(table.rows) == models
     results = [invented_result(model, 60 + i) for i, model in enumerate(("svm", *models))]
     results.append(invented_result("msmae", 40, hyper={"variant": "vit_1x1"}))
-    found = comparison(results, table)
-    assert found.long["model"].tolist() == ["svm", *models]
-    assert np.isclose(found.long["accuracy_mean"].iloc[-1], 0.66)
-    assert found.title.startswith("Table II: within-subject cross-session recognition")
-    text = to_markdown(found)
+    report = comparison(results, table)
+    assert report.long["model"].tolist() == ["svm", *models]
+    assert np.isclose(report.long["accuracy_mean"].iloc[-1], 0.66)
+    assert report.title.startswith("Table II: within-subject cross-session recognition")
+    text = to_markdown(report)
     assert "80.86 ± 6.21" in text
     assert "min 0.125" in text
     assert "1 other results" in text
@@ -103,10 +103,10 @@ def test_table_three_of_msmae():
     _, table = find_report("msmae.table3")
     assert list(table.rows) == VARIANTS
     variants = [invented_result("msmae", 60, hyper={"variant": name}) for name in VARIANTS]
-    found = comparison([*variants, invented_result("svm", 60)], table)
-    assert found.long["model"].tolist() == VARIANTS
-    assert found.long["paper_mean"].tolist()[:3] == [0.701, 0.7182, 0.7173]
-    text = to_markdown(found)
+    report = comparison([*variants, invented_result("svm", 60)], table)
+    assert report.long["model"].tolist() == VARIANTS
+    assert report.long["paper_mean"].tolist()[:3] == [0.701, 0.7182, 0.7173]
+    text = to_markdown(report)
     assert "same standard deviations" in text
     assert "MAE (1×1&3×3)" in text
 
@@ -127,9 +127,9 @@ def test_both_tables_print_the_same_numbers_for_the_same_model():
 )
 def test_results_under_other_conditions_are_not_beside_printed_numbers(changes):
     _, table = find_report("msmae.table2")
-    main = [invented_result("svm", 60), invented_result("msmae", 60)]
-    found = comparison([*main, invented_result("msmae", 80, **changes)], table)
-    assert found.long["accuracy_mean"].tolist() == [0.6, 0.6]
+    grid = [invented_result("svm", 60), invented_result("msmae", 60)]
+    report = comparison([*grid, invented_result("msmae", 80, **changes)], table)
+    assert report.long["accuracy_mean"].tolist() == [0.6, 0.6]
 
 
 def test_transfer_of_msmae_is_figure_seven():

@@ -47,7 +47,7 @@ VARIANTS = read_rows(
     rest="as printed",
 )
 ROWS["msmae"] = replace(ROWS["msmae"], hyper={"variant": "msmae"})
-GIVEN = {"protocol": "cross_session", "trials_per_class": None, "pretrain_on": None}
+REQUIRED = {"protocol": "cross_session", "trials_per_class": None, "pretrain_on": None}
 TABLE = PrintedTable(
     "toy.table2",
     "recognition on another day",
@@ -56,7 +56,7 @@ TABLE = PrintedTable(
     rows=ROWS,
     reference="msmae",
     expected_subjects={"SEED": 15, "SEED-IV": 15},
-    given=GIVEN,
+    required=REQUIRED,
     other_models=True,
 )
 ABLATION = PrintedTable(
@@ -67,7 +67,7 @@ ABLATION = PrintedTable(
     rows=VARIANTS,
     reference="msmae",
     expected_subjects={"SEED": 15},
-    given=GIVEN,
+    required=REQUIRED,
     notes=(("SEED", "a remark on the printed numbers"),),
 )
 
@@ -117,7 +117,8 @@ def test_numbers_are_over_subjects():
             reference = subject_means(results[0])
             test = compare_paired(means, reference)
             assert row.p == test["p"]
-            assert row.p_smallest == test["smallest_p"] == 2 / 2**8
+            assert row.p_smallest == test["smallest_p"]
+            assert row.p_smallest == 2 / 2**8
             assert row.p_n == 8
             assert np.isclose(row.difference, test["mean_difference"])
     assert pd.isna(long.loc["msmae"].p)
@@ -174,14 +175,18 @@ def test_unequal_subjects_are_not_tested():
 
 
 def test_a_test_needs_one_reference_under_the_same_conditions():
-    none = summarise([invented_result("svm", 60)], TABLE).iloc[0]
-    assert none.p_note == "no test: no OURS row with the same protocol"
+    alone = summarise([invented_result("svm", 60)], TABLE).iloc[0]
+    assert alone.p_note == "no test: no OURS row with the same protocol"
     scope = {"scope": "other_subjects"}
-    other = [invented_result("msmae", 70, options=scope), invented_result("svm", 60)]
-    assert "no OURS row" in summarise(other, TABLE).set_index("model").p_note["svm"]
-    two = [invented_result("msmae", 70 - n, hyper={"layers": n}) for n in (1, 2)]
-    found = summarise([*two, invented_result("svm", 60)], TABLE).set_index("model").p_note["svm"]
-    assert found == "no test: more than one OURS row with the same protocol"
+    other_scope = [invented_result("msmae", 70, options=scope), invented_result("svm", 60)]
+    assert "no OURS row" in summarise(other_scope, TABLE).set_index("model").p_note["svm"]
+    two_references = [invented_result("msmae", 70 - n, hyper={"layers": n}) for n in (1, 2)]
+    note = (
+        summarise([*two_references, invented_result("svm", 60)], TABLE)
+        .set_index("model")
+        .p_note["svm"]
+    )
+    assert note == "no test: more than one OURS row with the same protocol"
 
 
 # What the page says
@@ -214,8 +219,8 @@ def test_synthetic_is_said_and_real_is_not_called_synthetic():
         assert "SYNTHETIC" not in text
     assert "SEED: paper |" in to_markdown(real)
     assert "the paper has 15" not in to_markdown(real)
-    some = [invented_result("svm", 60, data="real"), invented_result("svm", 60, "SEED-IV")]
-    mixed = to_markdown(comparison(some, TABLE))
+    both = [invented_result("svm", 60, data="real"), invented_result("svm", 60, "SEED-IV")]
+    mixed = to_markdown(comparison(both, TABLE))
     assert "partly SYNTHETIC" in mixed.splitlines()[0]
     assert "SEED, real recordings: this run" in mixed
     assert "4 subjects, the paper has 15" in mixed
@@ -227,18 +232,18 @@ def test_synthetic_weights_make_a_real_result_synthetic():
     assert "SYNTHETIC" in text.splitlines()[0]
     assert "pre-trained on FACED (SYNTHETIC twin)" in text
     source = result.provenance.pretrained_on.model_copy(update={"fingerprint": "d0"})
-    about = result.provenance.model_copy(update={"pretrained_on": source})
+    provenance = result.provenance.model_copy(update={"pretrained_on": source})
     spec = result.spec.model_copy(update={"seed": 1})
-    other = result.model_copy(update={"provenance": about, "spec": spec})
+    other_weights = result.model_copy(update={"provenance": provenance, "spec": spec})
     with pytest.raises(ResultError, match="of FACED for pre-training"):
-        comparison([result, other], TRANSFER)
+        comparison([result, other_weights], TRANSFER)
 
 
 def test_other_data_get_their_own_block():
-    own = invented_result(
+    other_data = invented_result(
         "svm", 60, "BIDS", ["01"], n_classes=2, data="real", permutation=(0.0123, 999)
     )
-    table = comparison([own, invented_result("svm", 60)], TABLE)
+    table = comparison([other_data, invented_result("svm", 60)], TABLE)
     headings = [heading for heading, _ in table.blocks]
     assert headings[0].startswith("SEED")
     assert headings[1] == "BIDS, real recordings, in %; the paper has no number for it"
@@ -248,9 +253,9 @@ def test_other_data_get_their_own_block():
     assert block["p against OURS"].tolist() == ["-"]
     assert "±" not in block["balanced accuracy"][0]
     assert any("one subject" in caveat for caveat in dict(table.caveats)["BIDS"])
-    alone = comparison([own], TABLE)
-    assert alone.title == "Recognition on another day"
-    for text in (to_markdown(alone), to_html(alone)):
+    without_paper = comparison([other_data], TABLE)
+    assert without_paper.title == "Recognition on another day"
+    for text in (to_markdown(without_paper), to_html(without_paper)):
         assert "Table II" not in text
         assert "80.86" not in text
         assert "SYNTHETIC" not in text
@@ -273,11 +278,11 @@ def test_caveats_name_the_rows_they_belong_to():
     caveats = dict(comparison(results, TABLE).caveats)["SEED"]
     assert "seen by all" in caveats
     assert "linear SVM: only here" in caveats
-    few = [
+    few_labels = [
         invented_result("svm", 60, options={"trials_per_class": n}, caveats=[f"{n} trials"])
         for n in (1, 2)
     ]
-    caveats = dict(comparison(few, adopt_study("labels")).caveats)["SEED"]
+    caveats = dict(comparison(few_labels, adopt_study("labels")).caveats)["SEED"]
     assert "labelled trials per class 1: 1 trials" in caveats
 
 
@@ -327,16 +332,16 @@ def test_three_files_whole_and_equal_on_a_second_run(tmp_path):
     again = write_table(comparison(results, TABLE), tmp_path)
     assert {kind: path.read_bytes() for kind, path in again.items()} == first
     rows = list(csv.DictReader(io.StringIO(first["csv"].decode())))
-    found = [(row["dataset"], row["model"]) for row in rows]
-    assert found == [(d, m) for d in ("SEED", "SEED-IV") for m in ("svm", "msmae")]
+    lines = [(row["dataset"], row["model"]) for row in rows]
+    assert lines == [(d, m) for d in ("SEED", "SEED-IV") for m in ("svm", "msmae")]
     assert {row["data"] for row in rows} == {"synthetic"}
     assert float(rows[1]["paper_mean"]) == 0.8086
 
 
 def test_names_from_files_cannot_break_the_page():
-    evil = '<img src=x onerror="alert(1)">|![a](http://x.org/a.png)\n# x'
-    provenance = {"git": evil, "feature": evil}
-    result = invented_result("svm", 60, evil, caveats=[evil], provenance=provenance)
+    markup = '<img src=x onerror="alert(1)">|![a](http://x.org/a.png)\n# x'
+    provenance = {"git": markup, "feature": markup}
+    result = invented_result("svm", 60, markup, caveats=[markup], provenance=provenance)
     table = comparison([result], TABLE)
     page, text = to_html(table), to_markdown(table)
     for forbidden in ("<img", "<script", "src=x", "href", "<h1"):
@@ -377,36 +382,36 @@ def test_settings_make_rows_of_their_own():
 
 
 def test_a_default_that_is_stated_is_the_same_row():
-    stated = {"scope": "all", "trials_per_class": None}
+    defaults = {"scope": "all", "trials_per_class": None}
     twice = [
         invented_result("msmae", 60),
-        invented_result("msmae", 60, options=stated, hyper={"variant": "msmae"}),
+        invented_result("msmae", 60, options=defaults, hyper={"variant": "msmae"}),
     ]
     with pytest.raises(ResultError, match="subject 1 again"):
         comparison(twice, TABLE)
 
 
 def test_cells_of_studies_stay_out_of_a_printed_table():
-    main = [invented_result(model, 60) for model in ("svm", "dgcnn", "msmae")]
-    more = [
+    grid = [invented_result(model, 60) for model in ("svm", "dgcnn", "msmae")]
+    studies = [
         invented_result("msmae", 60, hyper={"variant": "mae_1x1"}),
         invented_result("msmae", 60, source="FACED"),
         invented_result("msmae", 60, options={"scope": "other_subjects"}),
         invented_result("msmae", 60, options={"trials_per_class": 1}),
         invented_result("msmae", 60, seed=1),
     ]
-    table = comparison(main + more, TABLE)
-    pd.testing.assert_frame_equal(table.long, comparison(main, TABLE).long)
+    table = comparison(grid + studies, TABLE)
+    pd.testing.assert_frame_equal(table.long, comparison(grid, TABLE).long)
     assert table.provenance[-1].startswith("5 other results")
     pairs = [invented_result(m, 60, seed=seed) for m in ("svm", "msmae") for seed in (0, 1)]
     seeds = comparison(pairs, TABLE).long["seeds"].tolist()
     assert seeds == ["0, 1", "0, 1"], "seeds that all methods have are averaged"
     with pytest.raises(ResultError, match="of other studies"):
-        comparison(more[3:4], TABLE)
+        comparison(studies[3:4], TABLE)
 
 
 def test_results_under_another_protocol_get_no_printed_numbers():
-    strict = replace(TABLE, given={"protocol": "leave_one_subject_out"})
+    strict = replace(TABLE, required={"protocol": "leave_one_subject_out"})
     with pytest.raises(ResultError, match="of other studies"):
         comparison([invented_result("svm", 60)], strict)
 
@@ -455,8 +460,8 @@ def test_an_ablation_by_hand():
     # Five of six subjects are better with OURS, by 1 to 5 points, the sixth is worse by 6: the
     # rank sum is 6, and 14 of the 2^6 sign patterns have a rank sum of at most 6.
     ours = variant("msmae", 70)
-    other = variant("mae_1x1", lambda subject, *_: 70 + (6 if subject == 6 else -subject))
-    table = comparison([ours, other, variant("vit_1x1", 40)], ABLATION)
+    partial = variant("mae_1x1", lambda subject, *_: 70 + (6 if subject == 6 else -subject))
+    table = comparison([ours, partial, variant("vit_1x1", 40)], ABLATION)
     assert table.long["model"].tolist() == ["vit_1x1", "mae_1x1", "msmae"]
     row = table.long.set_index("model").loc["mae_1x1"]
     assert (row.paper_mean, row.paper_std) == (0.7173, 0.0665)
@@ -482,8 +487,8 @@ def test_directions_by_hand():
     assert long.p["forward"] == 2 / 8
     assert pd.isna(long.p["backward"])
     assert np.isclose(long.accuracy_mean["3 → 1"], 0.73)
-    some = [fold for fold in result.folds if fold.names["train_session"] != 3]
-    part = result.model_copy(update={"folds": some})
+    without_last = [fold for fold in result.folds if fold.names["train_session"] != 3]
+    part = result.model_copy(update={"folds": without_last})
     note = summarise([part], adopt_study("directions")).set_index("level").p_note["forward"]
     assert "other subjects, folds" in note, "a pair without its mirror image is not tested"
 
@@ -499,8 +504,10 @@ def test_levels_are_in_order_and_tested_against_their_reference():
     assert np.allclose(long["difference"][1:], [-0.06, -0.16])
     assert long["p"][1:].tolist() == [2 / 64, 2 / 64]
     assert pd.isna(long["p"][0])
-    few = [invented_result("svm", 50, options={"trials_per_class": n}) for n in (None, 10, 2)]
-    assert summarise(few, adopt_study("labels"))["level"].tolist() == ["2", "10", "all"]
+    few_labels = [
+        invented_result("svm", 50, options={"trials_per_class": n}) for n in (None, 10, 2)
+    ]
+    assert summarise(few_labels, adopt_study("labels"))["level"].tolist() == ["2", "10", "all"]
 
 
 def test_levels_of_pretraining():
@@ -552,16 +559,16 @@ def test_studies_with_little(tmp_path):
         return invented_result("msmae", 60, options={"scope": name}, **more)
 
     scopes = adopt_study("scopes")
-    one = comparison([scope(s, subjects=[1]) for s in ("all", "other_subjects")], scopes)
-    assert one.long["accuracy_std"].isna().all()
-    assert "(min" not in to_markdown(one)
-    lone = summarise([scope("other_subjects")], scopes)
-    assert pd.isna(lone["p"][0])
-    assert lone["p_note"][0] == "no test: there is no result for 'all'"
-    short = summarise([scope("all"), scope("other_subjects", subjects=(1, 2))], scopes)
-    assert pd.isna(short["p"][1])
-    assert "other subjects" in short["p_note"][1]
-    several = summarise(
+    one_subject = comparison([scope(s, subjects=[1]) for s in ("all", "other_subjects")], scopes)
+    assert one_subject.long["accuracy_std"].isna().all()
+    assert "(min" not in to_markdown(one_subject)
+    without_reference = summarise([scope("other_subjects")], scopes)
+    assert pd.isna(without_reference["p"][0])
+    assert without_reference["p_note"][0] == "no test: there is no result for 'all'"
+    fewer_subjects = summarise([scope("all"), scope("other_subjects", subjects=(1, 2))], scopes)
+    assert pd.isna(fewer_subjects["p"][1])
+    assert "other subjects" in fewer_subjects["p_note"][1]
+    seeds = summarise(
         [
             invented_result("msmae", 60 + seed, options={"trials_per_class": n}, seed=seed)
             for n in (1, None)
@@ -569,9 +576,9 @@ def test_studies_with_little(tmp_path):
         ],
         adopt_study("labels"),
     )
-    assert several["n_folds"].tolist() == [48, 48]
-    assert several["seeds"].tolist() == ["0, 1", "0, 1"]
-    assert several["p_n"][0] == 4
+    assert seeds["n_folds"].tolist() == [48, 48]
+    assert seeds["seeds"].tolist() == ["0, 1", "0, 1"]
+    assert seeds["p_n"][0] == 4
     results = [scope(s) for s in ("all", "other_subjects")]
     results.append(invented_result("svm", 60, "BIDS", n_classes=2))
     paths = write_table(comparison(results, scopes), tmp_path)
@@ -656,8 +663,8 @@ def test_the_report_room_knows_no_paper_and_no_model(repo):
     ]
     for path in sorted((repo / "emo_lib/report").glob("*.py")):
         text = path.read_text().lower().replace("table ii", "tablei")
-        found = [word for word in words if word in text]
-        assert found == [], f"{path.name} names {found}"
+        named = [word for word in words if word in text]
+        assert named == [], f"{path.name} names {named}"
 
 
 def test_tables_need_neither_torch_nor_mne():

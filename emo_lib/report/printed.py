@@ -130,7 +130,7 @@ class Study:
         The rows of the paper, in its order.
     expected_subjects : dict
         {data set: number of subjects in the paper}
-    given : dict
+    required : dict
         {setting: value} that a result must have.
     other_models : bool
         Whether models without a row may be compared, too.
@@ -153,7 +153,7 @@ class Study:
     lead: str = ""
     rows: dict = field(default_factory=dict)
     expected_subjects: dict = field(default_factory=dict)
-    given: dict = field(default_factory=dict)
+    required: dict = field(default_factory=dict)
     other_models: bool = True
     among: "Study | None" = None
     order: tuple = ()

@@ -119,7 +119,7 @@ def rows_of(results, study):
 def _belongs(result, study):
     "Whether a result has the settings and the model that a study asks for."
     settings = flat_settings(result)
-    if any(settings.get(name) != value for name, value in study.given.items()):
+    if any(settings.get(name) != value for name, value in study.required.items()):
         return False
     if printed_key(result, study.rows) is not None:
         return True

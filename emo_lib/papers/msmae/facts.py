@@ -62,7 +62,7 @@ NOTES_III = (
 
 # %% ../../../nbs/papers/msmae/10_facts.ipynb #f0a216cc
 ROWS = OTHERS | VARIANTS
-GIVEN = {
+REQUIRED = {
     "protocol": "cross_session",
     "kind": "window",
     "scaling": None,
@@ -78,7 +78,7 @@ TABLE_II = PrintedTable(
     rows=METHODS,
     reference="msmae",
     expected_subjects=SUBJECTS,
-    given=GIVEN,
+    required=REQUIRED,
     other_models=True,
     figures=(replace(PER_SPLIT, name="fig3"), replace(PER_SUBJECT, name="fig4")),
 )
@@ -90,7 +90,7 @@ TABLE_III = PrintedTable(
     rows=VARIANTS,
     reference="msmae",
     expected_subjects=SUBJECTS,
-    given=GIVEN,
+    required=REQUIRED,
     notes=tuple((dataset, note) for dataset in SUBJECTS for note in NOTES_III),
 )
 
