@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ViewSpec', 'evenly', 'embed', 'class_centrality', 'twin_of', 'effects_at', 'agreement', 'Embedding', 'View',
-           'read_view', 'view_fold', 'FittedCell', 'make_view', 'run_view']
+           'read_view', 'view_fold', 'make_view', 'run_view']
 
 # %% ../../nbs/run/70_views.ipynb #668cfb0c
 import time
@@ -296,7 +296,7 @@ def view_fold(cell, names, meta):
     known = ", ".join(fold_name(fold.names) for fold in (of_subject or folds)[:12])
     raise ValueError(f"expected the fold {fold_name(names)}, found {known}")
 
-
+# %% ../../nbs/run/70_views.ipynb #f17edce1
 class FittedCell:
     """The model of a cell, fitted on one fold, with the samples on its scale.
 
