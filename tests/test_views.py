@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from emo_lib.run.views import ViewSpec, class_centrality, evenly, make_view, run_view
+from emo_lib.base.errors import LayoutError
+from emo_lib.data.datasets import open_dataset
+from emo_lib.run.views import ViewSpec, class_centrality, evenly, make_view, read_view, run_view
+from emo_lib.samples.featuresets import write_features
 from emo_lib.samples.samples import make_samples
 from emo_lib.twins.brain import TwinSettings, effect_table
 from emo_lib.twins.truth import true_effects
-from emo_lib.twins.twin import twin_set
+from emo_lib.twins.twin import twin_set, write_twin
 
 SMALL = dict(
     dim_channel=16,
@@ -139,6 +142,26 @@ def test_each_model_keeps_its_own_cell(samples):
     view = view_of(samples, cells={"few": few, "msmae": CELLS["msmae"], "scaled": scaled})
     assert view["embeddings"]["few"]["xy"] != view["embeddings"]["msmae"]["xy"]
     assert any("z-scored" in caveat for caveat in view["caveats"])
+
+
+def test_pre_training_elsewhere_is_a_caveat(samples, tmp_path):
+    write_twin("FACED", tmp_path / "twin", subjects=1, seconds_per_trial=2, features=None)
+    faced = open_dataset("FACED", tmp_path / "twin")
+    write_features(faced, tmp_path / "features", feature="de_LDS", window_s=1.0, progress=False)
+    moved = CELLS["msmae"] | dict(pretrain_on=tmp_path / "features")
+    view = view_of(samples, cells={"moved": moved, "msmae": CELLS["msmae"]})
+    assert any("FACED (synthetic)" in caveat for caveat in view["caveats"])
+    assert view["embeddings"]["moved"]["xy"] != view["embeddings"]["msmae"]["xy"]
+
+
+def test_a_damaged_view_names_its_file(tmp_path):
+    file = tmp_path / "SEED.json"
+    for text in ("", "[1]", '{"data": "real"}'):
+        file.write_text(text)
+        with pytest.raises(LayoutError, match="SEED.json: expected a view"):
+            read_view(file)
+    with pytest.raises(LayoutError, match="nothing.json: expected a view"):
+        read_view(tmp_path / "nothing.json")
 
 
 def test_folds_that_the_data_do_not_have(samples):

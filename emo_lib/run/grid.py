@@ -208,7 +208,10 @@ class Variation(Parameters):
 
     def combinations(self):
         """[{parameter: value}], every combination once."""
-        return [dict(zip(part, values)) for part in self.vary for values in product(*part.values())]
+        combinations = []
+        for part in self.vary:
+            combinations += [dict(zip(part, values)) for values in product(*part.values())]
+        return combinations
 
 
 class Experiment(Parameters):
