@@ -62,8 +62,8 @@ def axis_order(frame, figure):
     return values
 
 
-def over_units(frame, score, unit):
-    "(mean, standard deviation or NaN for one unit) over units of each unit's mean over its folds."
+def average_units(frame, score, unit):
+    "Mean and standard deviation (NaN for one unit) over units; a unit counts by its mean score."
     per_unit = frame.groupby(frame[unit].astype(str))[score].mean()
     return per_unit.mean(), per_unit.std(ddof=1)
 
@@ -77,7 +77,7 @@ def drawn_numbers(frame, figure, score):
     has_spread = frame["subject"].nunique() > 1
     lines = []
     for (colour, x), part in frame.groupby([figure.colour, figure.x], sort=False):
-        mean, std = over_units(part, score, figure.unit)
+        mean, std = average_units(part, score, figure.unit)
         line = {"colour": colour, "model": part["model"].iloc[0], "x": x}
         line |= {"place": part["place"].iloc[0], "mean": 100 * mean}
         line["std"] = 100 * std if has_spread else np.nan
