@@ -302,47 +302,47 @@ class Pretrainer:
             file = file.with_name(f"{file.stem}.{name}.safetensors")
         return train(net, loss, data, options, checkpoint=file)
 
-    def channel(self, branch, data):
+    def channel(self, branch, pool):
         """Lines 1 to 10: minimise L_recon_1; returns {"channel": learning curve}."""
 
         def loss(net, batch, generator):
             return net.loss(*batch, self.options.mask_channel, generator, self.options.mask_count)
 
-        return {"channel": self.minimise("channel", branch, loss, data)}
+        return {"channel": self.minimise("channel", branch, loss, pool)}
 
-    def spatial(self, branch, data, target=None):
-        """Lines 11 to 27: align to the fine-tuning data `target`, if any, and reconstruct.
+    def spatial(self, branch, pool, source=None):
+        """Lines 11 to 27: align to the fine-tuning data `source`, if any, and reconstruct.
 
         Returns a dict of the learning curves "align" and "spatial", and of "attention", the
         region_summary "before" and "after".
         """
-        shown = data if target is None else target
+        shown = pool if source is None else source
         before = region_summary(branch, shown)
-        align = "none" if target is None else self.options.align
+        align = "none" if source is None else self.options.align
         if align == "mmd":
-            curves = self._align(branch, data, target) | self._reconstruct(branch, data)
+            curves = self._align(branch, pool, source) | self._reconstruct(branch, pool)
         else:
-            curves = self._reconstruct_all(branch, data, target if align == "joint" else None)
+            curves = self._reconstruct_all(branch, pool, source if align == "joint" else None)
         return curves | {"attention": {"before": before, "after": region_summary(branch, shown)}}
 
-    def distance(self, branch, regions, target, generator):
-        """L_mmd (eq. 11) between the Regions of a batch and as many random samples of `target`."""
-        drawn = torch.randint(len(target[0]), (len(regions.A),), generator=generator)
-        other = branch.regions(*(t[drawn.to(t.device)] for t in target))
+    def distance(self, branch, regions, source, generator):
+        """L_mmd (eq. 11) between the Regions of a batch and as many random samples of `source`."""
+        drawn = torch.randint(len(source[0]), (len(regions.A),), generator=generator)
+        other = branch.regions(*(t[drawn.to(t.device)] for t in source))
         return region_mmd(
             regions.A, other.A, regions.exists, other.exists, kernel=self.options.kernel
         )
 
-    def _align(self, branch, data, target):
-        "Lines 12 to 19: Conv_3 and Attn by L_mmd."
+    def _align(self, branch, pool, source):
+        "Lines 12 to 19: Conv_3 and Attn by L_mmd; the loss runs the whole branch, `parts` move."
 
         def loss(net, batch, generator):
-            return self.distance(branch, branch.regions(*batch), target, generator)
+            return self.distance(branch, branch.regions(*batch), source, generator)
 
         parts = nn.ModuleList([branch.patches, branch.attn])
-        return {"align": self.minimise("align", parts, loss, data)}
+        return {"align": self.minimise("align", parts, loss, pool)}
 
-    def _reconstruct(self, branch, data):
+    def _reconstruct(self, branch, pool):
         "Lines 20 to 26: E_3 and D_3 by L_recon_3, Conv_3 and Attn fixed."
 
         def loss(net, batch, generator):
@@ -351,20 +351,20 @@ class Pretrainer:
             return branch.loss(*batch, regions, self.options.mask_spatial, generator)
 
         parts = nn.ModuleList([branch.encoder, branch.decoder])
-        return {"spatial": self.minimise("spatial", parts, loss, data)}
+        return {"spatial": self.minimise("spatial", parts, loss, pool)}
 
-    def _reconstruct_all(self, branch, data, target):
-        "The whole branch by L_recon_3, plus the weighted L_mmd if there is a `target`."
+    def _reconstruct_all(self, branch, pool, source):
+        "The whole branch by L_recon_3, plus the weighted L_mmd if there is a `source`."
 
         def loss(net, batch, generator):
             regions = branch.regions(*batch)
             total = branch.loss(*batch, regions, self.options.mask_spatial, generator)
-            if target is None:
+            if source is None:
                 return total
-            distance = self.distance(branch, regions, target, generator)
+            distance = self.distance(branch, regions, source, generator)
             return total + self.options.align_weight * distance
 
-        return {"spatial": self.minimise("spatial", branch, loss, data)}
+        return {"spatial": self.minimise("spatial", branch, loss, pool)}
 
 
 def region_summary(branch, data, n=256):
@@ -400,16 +400,15 @@ VARIANTS = {
 
 # %% ../../nbs/models/70_msmae.ipynb #266334e1
 SHARED = (
-    *("layers", "heads", "mlp_ratio", "scale"),
-    *("pretrain_epochs", "pretrain_lr", "pretrain_batch_size", "batch_size"),
-    *("optimizer", "momentum", "weight_decay", "clip", "precision", "seed"),
-)
+    "layers heads mlp_ratio scale pretrain_epochs pretrain_lr pretrain_batch_size batch_size "
+    "optimizer momentum weight_decay clip precision seed"
+).split()
 OWN = {
-    "channel": ("dim_channel", "decoder_channel", "mask_channel", "mask_count"),
+    "channel": ["dim_channel", "decoder_channel", "mask_channel", "mask_count"],
     "spatial": (
-        *("dim_spatial", "decoder_spatial", "mask_spatial", "region_norm"),
-        *("align", "align_weight", "kernel", "spatial_target"),
-    ),
+        "dim_spatial decoder_spatial mask_spatial region_norm align align_weight kernel "
+        "spatial_target"
+    ).split(),
 }
 Width = Annotated[Whole, Field(ge=4)]
 
@@ -499,8 +498,8 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
         pretrainer = Pretrainer(self, checkpoint)
         if name == "channel":
             return pretrainer.channel(net, self.tensors(pool))
-        target = None if train is None else self.tensors(train)
-        return pretrainer.spatial(net, self.tensors(pool), target)
+        source = None if train is None else self.tensors(train)
+        return pretrainer.spatial(net, self.tensors(pool), source)
 
     def make_net(self, n_bands, n_eye=0):
         """The whole network with random weights."""

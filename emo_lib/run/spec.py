@@ -121,6 +121,8 @@ class CellSpec(Parameters):
             raise ValueError("missing: expected samples with EEG channels that can be removed")
         if self.pretrain_on:
             self._check_other_pool()
+        if self.keep_models and not model.has_weights:
+            raise ValueError(f"keep_models: {self.model} has no weights to keep; leave it out")
         return self
 
     def _check_other_pool(self):
