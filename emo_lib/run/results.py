@@ -309,7 +309,10 @@ class Permutation(Parameters):
 
 
 class Provenance(Parameters):
-    """Where a result comes from: data and their fingerprints, versions, commit, hardware."""
+    """Where a result comes from: data and their fingerprints, versions, commit, hardware.
+
+    `trained` is False for a model that was evaluated without training.
+    """
 
     data: Literal["synthetic", "real"]
     dataset: str
@@ -318,6 +321,7 @@ class Provenance(Parameters):
     fingerprint: str = Field(min_length=1)
     source: dict[str, Any] | None = None
     pretrained_on: Source | None = None
+    trained: bool = True
     seed: Whole
     git: str
     versions: dict[str, str] = {}
