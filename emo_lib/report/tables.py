@@ -136,11 +136,12 @@ def describe_origin(results, key):
     "Columns on what the results of one row come from."
     about = results[0].provenance
     tests = [result.permutation for result in results if result.permutation]
-    test = tests[0] if len(tests) == len(results) == 1 else None
-    is_real = all(result.data == "real" for result in results)
+    # several results tested their own parts, which makes no test of the row
+    p, n = (tests[0].p, tests[0].n) if tests and len(results) == 1 else (None, None)
+    is_synthetic = any(result.data == "synthetic" for result in results)
     return {
         "dataset": about.dataset,
-        "data": "real" if is_real else "synthetic",
+        "data": "synthetic" if is_synthetic else "real",
         "model": key,
         "chance": 1 / len(results[0].classes),
         "feature": about.feature,
@@ -148,8 +149,8 @@ def describe_origin(results, key):
         "fingerprint": about.fingerprint,
         "git": join_distinct(result.provenance.git for result in results),
         "seeds": join_distinct(sorted({result.spec.seed for result in results})),
-        "permutation_p": test.p if test else None,
-        "permutation_n": test.n if test else None,
+        "permutation_p": p,
+        "permutation_n": n,
     }
 
 
@@ -157,10 +158,11 @@ def printed_numbers(dataset, key, study):
     "Columns of the printed number as fractions, empty where there is none."
     numbers = study.rows[key].numbers if study.is_printed and key in study.rows else {}
     mean, std = numbers.get(dataset, (None, None))
-    return {
-        "paper_mean": None if mean is None else mean / 100,
-        "paper_std": None if std is None else std / 100,
-    }
+    return {"paper_mean": _fraction(mean), "paper_std": _fraction(std)}
+
+
+def _fraction(percentage):
+    return None if percentage is None else percentage / 100
 
 # %% ../../nbs/report/30_tables.ipynb #ad205345
 def summarise(results, study):
@@ -406,6 +408,18 @@ def list_caveats(results, names, long, study):
     return list(dict.fromkeys(filter(None, lines)))
 
 
+def describe_results(results, names, long, study):
+    "[(data set, its caveats)] and a line of provenance per data set."
+    caveats, provenance = [], []
+    for dataset, part in long.groupby("dataset", sort=False):
+        index = [i for i, result in enumerate(results) if result.spec.dataset == dataset]
+        members = [results[i] for i in index]
+        lines = list_caveats(members, [names[i] for i in index], part, study)
+        caveats.append((dataset, lines))
+        provenance.append(provenance_line(members, part))
+    return caveats, provenance
+
+
 def provenance_line(results, long):
     "Where the numbers of one data set come from."
     first = next(long.itertuples())
@@ -498,14 +512,7 @@ def comparison(results, study):
     frame = observations(chosen, study)
     long = _long_form(frame, chosen, study)
     chosen = [chosen[i] for i in sorted(frame["result"].unique())]
-    names = name_results(frame, study)
-    caveats, provenance = [], []
-    for dataset, part in long.groupby("dataset", sort=False):
-        index = [i for i, result in enumerate(chosen) if result.spec.dataset == dataset]
-        members = [chosen[i] for i in index]
-        lines = list_caveats(members, [names[i] for i in index], part, study)
-        caveats.append((dataset, lines))
-        provenance.append(provenance_line(members, part))
+    caveats, provenance = describe_results(chosen, name_results(frame, study), long, study)
     if n_others := len(results) - len(chosen):
         provenance.append(f"{n_others} other results were given; they belong to other tables")
     return Table(

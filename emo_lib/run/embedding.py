@@ -152,6 +152,20 @@ def _unit_ranks(x):
     return r / np.maximum(np.linalg.norm(r, axis=-1, keepdims=True), 1e-12)
 
 # %% ../../nbs/run/20_embedding.ipynb #611c56fd
+def _measured_in_both(a, b, channels):
+    "The electrodes with a value in both maps: two float arrays and a tuple of str."
+    a, b, channels = np.asarray(a, float), np.asarray(b, float), list(channels)
+    if not a.shape == b.shape == (len(channels),):
+        raise ValueError(
+            f"expected two maps of {len(channels)} electrodes, found {a.shape} and {b.shape}"
+        )
+    measured = np.isfinite(a) & np.isfinite(b)
+    n_electrodes = measured.sum()
+    if n_electrodes < 4:
+        raise ValueError(f"expected at least 4 electrodes with both values, found {n_electrodes}")
+    return a[measured], b[measured], tuple(np.array(channels)[measured].tolist())
+
+
 def rank_correlation(a, b, channels, n=999, seed=0):
     """Spearman's rho of two maps, with two-sided p-values (Alexander-Bloch et al. 2018).
 
@@ -177,16 +191,8 @@ def rank_correlation(a, b, channels, n=999, seed=0):
     ValueError
         For lengths that differ or fewer than 4 electrodes.
     """
-    a, b, channels = np.asarray(a, float), np.asarray(b, float), list(channels)
-    if not a.shape == b.shape == (len(channels),):
-        raise ValueError(
-            f"expected two maps of {len(channels)} electrodes, found {a.shape} and {b.shape}"
-        )
-    measured = np.isfinite(a) & np.isfinite(b)
-    n_electrodes = int(measured.sum())
-    if n_electrodes < 4:
-        raise ValueError(f"expected at least 4 electrodes with both values, found {n_electrodes}")
-    a, b = a[measured], b[measured]
+    a, b, channels = _measured_in_both(a, b, channels)
+    n_electrodes = len(channels)
     target = _unit_ranks(b)
     rho = float(_unit_ranks(a) @ target)
 
@@ -195,7 +201,7 @@ def rank_correlation(a, b, channels, n=999, seed=0):
         return float((1 + as_large.sum()) / (1 + n))
 
     rng = np.random.default_rng(seed)
-    places = directions(tuple(np.array(channels)[measured].tolist()))
+    places = directions(channels)
     rotated = rotate_map(places, n, rng)
     permuted = rng.permuted(np.tile(np.arange(n_electrodes), (n, 1)), axis=1)
     return {
