@@ -78,7 +78,7 @@ class Row:
     conditions: dict
 
 # %% ../../nbs/report/20_rows.ipynb #6229876d
-UNSET = {"scaling": "none", "pretrain_on": "none", "length": "none", "trials_per_class": "all"}
+UNSET = {"scaling": "none", "pretrain_on": "own data", "length": "none", "trials_per_class": "all"}
 
 
 def value_text(name, value):
