@@ -8,7 +8,15 @@ from scipy import stats
 
 from emo_lib.base.errors import LayoutError
 from emo_lib.data.datasets import open_dataset
-from emo_lib.run.views import ViewSpec, class_centrality, evenly, make_view, read_view, run_view
+from emo_lib.run.views import (
+    ViewSpec,
+    agreement,
+    class_centrality,
+    evenly,
+    make_view,
+    read_view,
+    run_view,
+)
 from emo_lib.samples.featuresets import write_features
 from emo_lib.samples.samples import make_samples
 from emo_lib.twins.brain import TwinSettings, effect_table
@@ -71,6 +79,11 @@ def test_a_view_is_json_and_the_same_twice(samples, twin, view):
     assert again | {"provenance": None} == view | {"provenance": None}
     assert view["data"] == "synthetic"
     assert view["fold"] == ASKED["fold"]
+    assert "pretrained_on" not in view["provenance"], "each model has its own"
+    assert view["provenance"]["models"] == {
+        label: {"model": "msmae", "hyper": cell["hyper"], "pretrain_on": None}
+        for label, cell in CELLS.items()
+    }
     for embedding in view["embeddings"].values():
         assert np.shape(embedding["xy"]) == (40, 2)
         assert embedding["side"].count("test") == 20
@@ -151,6 +164,9 @@ def test_pre_training_elsewhere_is_a_caveat(samples, tmp_path):
     moved = CELLS["msmae"] | dict(pretrain_on=tmp_path / "features")
     view = view_of(samples, cells={"moved": moved, "msmae": CELLS["msmae"]})
     assert any("FACED (synthetic)" in caveat for caveat in view["caveats"])
+    models = view["provenance"]["models"]
+    assert models["moved"]["pretrain_on"] == str(tmp_path / "features")
+    assert models["msmae"]["pretrain_on"] is None
     assert view["embeddings"]["moved"]["xy"] != view["embeddings"]["msmae"]["xy"]
 
 
@@ -189,3 +205,12 @@ def test_equal_attention_has_equal_centrality():
     attention = np.full((6, 4, 4), 0.25)
     label = np.array([0, 0, 0, 1, 1, 1])
     assert np.allclose(class_centrality(attention, label, 2), 1.5)
+
+
+def test_maps_are_compared_where_both_have_a_value():
+    channels, nan = ["FP1", "FPZ", "FP2", "AF3", "AF4"], np.nan
+    centrality = np.array([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5]], float)
+    effects = np.array([[1, 2, 3, nan, nan], [1, 2, 3, 4, nan]])
+    found = agreement(centrality, effects, ["three", "four"], channels, seed=0)
+    assert list(found) == ["four"]
+    assert agreement(centrality[:1], effects[:1], ["three"], channels, seed=0) is None

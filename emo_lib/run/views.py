@@ -193,10 +193,14 @@ def effects_at(settings, subject, session, channels):
 
 
 def agreement(centrality, effects, classes, channels, seed):
-    """{class: rank correlation of its map with its true effects}, of classes with a map."""
+    """{class: rank correlation of its map with its true effects}; None without such classes.
+
+    Of classes where at least four channels have a value in both.
+    """
     correlations = {}
     for name, estimated, true in zip(classes, centrality, effects):
-        if np.isfinite(estimated).sum() > 3:
+        n_both = np.count_nonzero(np.isfinite(estimated) & np.isfinite(true))
+        if n_both >= 4:
             correlations[name] = rank_correlation(estimated, true, channels, seed=seed)
     return correlations or None
 
@@ -232,7 +236,8 @@ class View(Parameters):
         {class: see `embedding.rank_correlation`}
     caveats : list of str
     provenance : dict
-        As that of a result, and `models`, {label: {"model": name, "hyper": {...}}}.
+        As that of a result without `pretrained_on`, and `models`, {label: {"model": name, "hyper":
+        {...}, "pretrain_on": folder or None}}, because each model has its own pre-training.
     """
 
     data: Literal["synthetic", "real"]
@@ -357,19 +362,9 @@ def make_view(spec, samples, classes):
     settings = twin_of(spec)
     fold = view_fold(spec.first_cell, spec.fold, samples.meta)
     folds = {k: view_fold(cell, fold.names, samples.meta) for k, cell in spec.cells.items()}
-    embeddings, caveats, is_synthetic, centrality = {}, [], False, None
-    for label, cell in spec.cells.items():
-        fitted = FittedCell(cell, samples, folds[label], len(classes))
-        embeddings[label] = fitted.embedding(spec.windows)
-        caveats += fitted.caveats
-        is_synthetic = is_synthetic or fitted.is_synthetic
-        if label == spec.attention:
-            centrality = fitted.centrality()
+    embeddings, centrality, caveats, is_synthetic = _show_models(spec, samples, folds, len(classes))
     truth = _true_maps(settings, samples, fold)
-    about = provenance(samples.meta.attrs, spec.first_cell.seed)
-    about["models"] = {
-        k: cell.model_dump(include={"model", "hyper"}) for k, cell in spec.cells.items()
-    }
+    about = _view_provenance(spec, samples.meta.attrs)
     about["seconds"] = round(time.perf_counter() - start, 2)
     view = View(
         data="synthetic" if is_synthetic else "real",
@@ -381,10 +376,34 @@ def make_view(spec, samples, classes):
         centrality=_as_maps(centrality, classes),
         truth=_as_maps(truth, classes),
         rank_correlation=_compared(spec, centrality, truth, classes, samples.channels),
-        caveats=list(dict.fromkeys(caveats)),
+        caveats=caveats,
         provenance=about,
     )
     return view.model_dump(mode="json")
+
+
+def _show_models(spec, samples, folds, n_classes):
+    "(embeddings, centrality or None, caveats, is_synthetic) of the models of all cells."
+    embeddings, centrality, caveats, is_synthetic = {}, None, [], False
+    for label, cell in spec.cells.items():
+        fitted = FittedCell(cell, samples, folds[label], n_classes)
+        embeddings[label] = fitted.embedding(spec.windows)
+        caveats += fitted.caveats
+        is_synthetic = is_synthetic or fitted.is_synthetic
+        if label == spec.attention:
+            centrality = fitted.centrality()
+    return embeddings, centrality, list(dict.fromkeys(caveats)), is_synthetic
+
+
+def _view_provenance(spec, attrs):
+    "The provenance of a view; where a model was pre-trained is said of each model."
+    about = provenance(attrs, spec.first_cell.seed)
+    del about["pretrained_on"]
+    shown = {"model", "hyper", "pretrain_on"}
+    about["models"] = {
+        label: cell.model_dump(mode="json", include=shown) for label, cell in spec.cells.items()
+    }
+    return about
 
 
 def _true_maps(settings, samples, fold):
