@@ -426,8 +426,16 @@ def plan_text(grid, jobs, cores, quick=False, fresh=False):
     str
         Jobs, cells and, unless `quick`, an estimate of the time that they take here.
     """
-    counts = job_counts(grid, jobs)
     works, uncounted = grid_work(grid, jobs.cells)
+    lines = _count_lines(grid, jobs, works, uncounted)
+    if works and not quick:
+        lines += _time_lines(works, cores, fresh)
+    return "\n".join(lines)
+
+
+def _count_lines(grid, jobs, works, uncounted):
+    "Lines on the numbers of jobs, cells and fits, and on data sets that are not counted."
+    counts = job_counts(grid, jobs)
     runs = Counter()
     for work in works:
         stage = work.stage if work.stage in (FIT, PREDICT) else "pretrain"
@@ -443,13 +451,16 @@ def plan_text(grid, jobs, cores, quick=False, fresh=False):
         lines.append(
             f"not counted: {', '.join(uncounted)}, whose windows are known once the features exist"
         )
-    if quick or not works:
-        return "\n".join(lines)
+    return lines
+
+
+def _time_lines(works, cores, fresh):
+    "Lines on the time that all the work takes here."
     start = time.perf_counter()
     table = estimate(works, fresh)
     age = "" if fresh else "; earlier timings were read from the cache"
     timing = f"{time.perf_counter() - start:.0f} s of timing{age}"
-    return "\n".join([*lines, *_hours(table, cores, timing)])
+    return list(_hours(table, cores, timing))
 
 
 def _hours(table, cores, timing):
