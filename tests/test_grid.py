@@ -558,6 +558,19 @@ def test_the_order_of_varied_parameters_does_not_matter():
     assert jobs.studies["msmae", "one"] == jobs.studies["msmae", "other"]
 
 
+def test_files_of_a_large_shard_have_short_names():
+    "A file's name has at most 255 characters; the 123 subjects of FACED would take more."
+    data = {"FACED": {"twin": {"subjects": 123}, "subjects_per_job": 111}}
+    models = {"svm": None, "small": {"model": "msmae", "layers": 1}}
+    config = dict(name="large", data=data, experiments={"e": dict(models=models)})
+    jobs = grid_jobs(read_configuration(config))
+    files = [*jobs.cells, *jobs.weights, *jobs.batches]
+    assert len(jobs.cells) == 4
+    assert max(len(Path(file).name) for file in files) < 100
+    assert any("sub-0-to-110-of-111-" in file for file in jobs.cells)
+    assert any("sub-111-112-113-" in file for file in jobs.cells), "up to 12 are listed"
+
+
 def test_a_view_keeps_the_cells_of_its_studies():
     jobs = grid_jobs(read_configuration(STUDIED | dict(experiments=VIEWED)))
     (view,) = jobs.views.values()
