@@ -239,6 +239,25 @@ def test_synthetic_weights_make_a_real_result_synthetic():
         comparison([result, other_weights], TRANSFER)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_real_and_synthetic_lines_of_one_data_set(order):
+    results = [
+        invented_result("svm", 60, data="real"),
+        invented_result("msmae", 60, data="real", source="FACED"),
+    ][::order]
+    table = comparison(results, replace(TABLE, required={}))
+    text = to_markdown(table)
+    assert "partly SYNTHETIC" in table.title
+    assert "SEED: paper, on real SEED |" in text
+    assert "SEED, partly SYNTHETIC: this run" in text
+    assert "SEED: partly SYNTHETIC, feature" in text
+    assert "- SYNTHETIC data were used for: OURS\n" in text
+    assert "with a known truth" not in text
+    assert "real recordings" not in text
+    (heading, _), *_ = comparison(results, Study("toy.rows", "Rows")).blocks
+    assert heading.startswith("SEED, partly SYNTHETIC, in %")
+
+
 def test_other_data_get_their_own_block():
     other_data = invented_result(
         "svm", 60, "BIDS", ["01"], n_classes=2, data="real", permutation=(0.0123, 999)
@@ -533,6 +552,13 @@ def test_levels_of_missing_electrodes():
     assert long["level"].tolist() == ["none", "5", "20"]
     assert np.allclose(long["difference"][1:], [-0.02, -0.10])
     assert long["trial_accuracy_mean"].isna().tolist() == [False, True, True]
+
+
+def test_missing_electrodes_without_a_name_for_none():
+    damaged = invented_result("msmae", 80, subjects=SIX, missing=((20, 10), (5, 2)))
+    long = study([damaged], "missing", reference="none").long
+    assert long["level"].tolist() == ["none", "5", "20"]
+    assert np.allclose(long["difference"][1:], [-0.02, -0.10])
 
 
 def test_two_spreads_by_hand():

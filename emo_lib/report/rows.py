@@ -78,7 +78,13 @@ class Row:
     conditions: dict
 
 # %% ../../nbs/report/20_rows.ipynb #6229876d
-UNSET = {"scaling": "none", "pretrain_on": "own data", "length": "none", "trials_per_class": "all"}
+UNSET = {
+    "scaling": "none",
+    "pretrain_on": "own data",
+    "length": "none",
+    "trials_per_class": "all",
+    "missing": "none",
+}
 
 
 def value_text(name, value):
@@ -171,11 +177,16 @@ def setting_level(result, study):
     name = value_text(study.level, value)
     if value is None and study.unset is not None:
         name = study.unset
-    if name in study.order:
-        return Level(name, study.order.index(name))
-    if value is None or study.order:
-        return Level(name, math.inf)
-    return Level(name, value if isinstance(value, (int, float)) else 0)
+    return Level(name, _place_of(name, value, study.order))
+
+
+def _place_of(name, value, order):
+    "The place of a level: in the order of a study, else by size; unset and unlisted ones last."
+    if name in order:
+        return order.index(name)
+    if value is None or order:
+        return math.inf
+    return value if isinstance(value, (int, float)) else 0
 
 
 def pretraining_level(result, title):
@@ -197,7 +208,8 @@ def missing_levels(fold, study):
             f"missing electrodes: expected one tested subject per fold, found {len(fold.subjects)} "
             f"in {fold_name(fold.names)}; use a protocol that tests one subject"
         )
-    levels = [Level(study.unset, 0)]
+    baseline = UNSET["missing"] if study.unset is None else study.unset
+    levels = [Level(baseline, 0)]
     unknown = {f"trial_{score}": None for score in SCORES}
     for scores in fold.missing:
         if scores.k:

@@ -241,6 +241,12 @@ def kind_of_data(data):
     return "SYNTHETIC twin" if data == "synthetic" else "real recordings"
 
 
+def kind_of_lines(long):
+    "What the data of several lines are called in headings."
+    kinds = set(long["data"])
+    return kind_of_data(kinds.pop()) if len(kinds) == 1 else "partly SYNTHETIC"
+
+
 CHANCE = "p against chance (permuted trials)"
 
 
@@ -287,13 +293,13 @@ def printed_block(long, study):
     "DataFrame of text: a row per model, the data sets side by side."
     parts = []
     for dataset, part in long.groupby("dataset", sort=False):
-        data = part["data"].iloc[0]
-        paper = f"paper, on real {dataset}" if data == "synthetic" else "paper"
+        has_synthetic = "synthetic" in set(part["data"])
+        paper = f"paper, on real {dataset}" if has_synthetic else "paper"
         block = text_block(part, ["model", "paper", "accuracy", "subjects", "p"], study)
         block.columns = [
             "model",
             f"{dataset}: {paper}",
-            f"{dataset}, {kind_of_data(data)}: this run",
+            f"{dataset}, {kind_of_lines(part)}: this run",
             *(f"{dataset}: {name}" for name in block.columns[3:]),
         ]
         parts.append(block.set_index("model"))
@@ -317,7 +323,7 @@ def blocks_of(long, study):
         blocks = [(f"{datasets}, accuracy in %", printed_block(long[printed], study))]
     remark = "; the paper has no number for it" if study.is_printed else ""
     for dataset, part in long[~printed].groupby("dataset", sort=False):
-        heading = f"{dataset}, {kind_of_data(part['data'].iloc[0])}, in %{remark}"
+        heading = f"{dataset}, {kind_of_lines(part)}, in %{remark}"
         blocks.append((heading, text_block(part, columns_of(study), study)))
     return blocks
 
@@ -355,26 +361,33 @@ def describe_parameters(result, study):
     return f"{title} was run with {', '.join(extra)}; the rest {row.rest}"
 
 
-def data_caveat(line, study):
-    "What weakens a data set as a whole, or ''."
-    expected = study.expected_subjects.get(line.dataset)
-    if line.data == "synthetic":
+def name_line(line):
+    "The row and level of a line in a note."
+    return ", ".join(filter(None, [line.row, line.level]))
+
+
+def data_caveat(long, study):
+    "What weakens the data of the lines of one data set, or ''."
+    is_synthetic = long["data"] == "synthetic"
+    if is_synthetic.all():
         return (
             "SYNTHETIC data with a known truth; the numbers say nothing about emotions or about "
             "the paper's claims"
         )
-    if expected not in (None, line.n_subjects):
-        return f"{line.n_subjects} subjects, the paper has {expected}"
+    if is_synthetic.any():
+        names = [name_line(line) for line in long[is_synthetic].itertuples()]
+        return f"SYNTHETIC data were used for: {'; '.join(names)}"
+    first = next(long.itertuples())
+    expected = study.expected_subjects.get(first.dataset)
+    if expected not in (None, first.n_subjects):
+        return f"{first.n_subjects} subjects, the paper has {expected}"
     return ""
 
 
 def list_test_notes(long):
     "Why lines have no paired test, list of str."
-    notes = []
-    for line in long[long["p_note"] != ""].itertuples():
-        name = ", ".join(filter(None, [line.row, line.level]))
-        notes.append(f"{name}: {line.p_note}")
-    return notes
+    untested = long[long["p_note"] != ""]
+    return [f"{name_line(line)}: {line.p_note}" for line in untested.itertuples()]
 
 
 def list_missing_numbers(results, long):
@@ -394,16 +407,15 @@ def list_missing_numbers(results, long):
 
 def list_caveats(results, names, long, study):
     "All caveats of one data set, list of str. long : its lines; names : see `name_results`."
-    first = next(long.itertuples())
     sources = [r.provenance.pretrained_on for r in results if r.provenance.pretrained_on]
     lines = [
-        data_caveat(first, study),
+        data_caveat(long, study),
         *named_caveats([result.caveats for result in results], names),
         *list_test_notes(long),
         *(describe_parameters(result, study) for result in results),
         *(f"pre-trained on {source.dataset} ({kind_of_data(source.data)})" for source in sources),
         *list_missing_numbers(results, long),
-        *(text for dataset, text in study.notes if dataset == first.dataset),
+        *(text for dataset, text in study.notes if dataset == long["dataset"].iloc[0]),
     ]
     return list(dict.fromkeys(filter(None, lines)))
 
@@ -427,7 +439,7 @@ def provenance_line(results, long):
     protocols = join_distinct(result.spec.protocol for result in results)
     seeds, commits = join_distinct(long["seeds"]), join_distinct(long["git"])
     return (
-        f"{first.dataset}: {kind_of_data(first.data)}, feature {first.feature}, windows of "
+        f"{first.dataset}: {kind_of_lines(long)}, feature {first.feature}, windows of "
         f"{first.window_s:g} s, {len(results[0].classes)} classes (chance "
         f"{100 * first.chance:.1f} %), data fingerprint {first.fingerprint}, seeds "
         f"{seeds}, commit {commits}, protocol {protocols}, {seconds:.0f} s in total"
@@ -511,9 +523,9 @@ def comparison(results, study):
         raise ResultError([problem])
     frame = observations(chosen, study)
     long = _long_form(frame, chosen, study)
-    chosen = [chosen[i] for i in sorted(frame["result"].unique())]
-    caveats, provenance = describe_results(chosen, name_results(frame, study), long, study)
-    if n_others := len(results) - len(chosen):
+    shown = [chosen[i] for i in sorted(frame["result"].unique())]
+    caveats, provenance = describe_results(shown, name_results(frame, study), long, study)
+    if n_others := len(results) - len(shown):
         provenance.append(f"{n_others} other results were given; they belong to other tables")
     return Table(
         study.id,
