@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from emo_lib.base.montage import CHANNELS
 from emo_lib.papers.registry import find_report
 from emo_lib.report.examples import invented_result
-from emo_lib.report.figures import draw
+from emo_lib.report.figures import OKABE_ITO, colours, draw
+from emo_lib.report.printed import Figure, Study
 from emo_lib.report.view_figures import draw_attention, draw_features
 from emo_lib.run.results import ResultError
 
@@ -101,6 +103,35 @@ def test_a_model_has_the_same_colour_in_all_figures_of_a_table():
     assert {bar.name: bar.marker.color for bar in fewer.data if bar.type == "bar"}.items() <= (
         bars.items()
     )
+
+
+def test_more_models_than_colours_share_them_evenly():
+    labels = dict.fromkeys(map(str, range(10))) | {"OURS": "msmae"}
+    chosen = colours(labels, {"svm": None, "msmae": None})
+    assert list(chosen) == list(labels)
+    assert chosen["OURS"] == OKABE_ITO[0]
+    counts = Counter(chosen.values())
+    assert set(counts) == set(OKABE_ITO)
+    assert max(counts.values()) == 2
+    assert [counts[colour] for colour in OKABE_ITO] == [1, 1, 2, 2, 2, 1, 1, 1]
+
+
+def test_levels_that_are_words_have_places_of_their_own():
+    words = ("all", "other_subjects")
+    study = Study("toy.scopes", "Scopes", level="scope", heading="scope")
+    results = [msmae(r, options={"scope": s}) for s, r in zip(words, (60, 70))]
+    fig = draw(Figure("scopes", "by scope", kind="curves"), study, results)
+    (line,) = [trace for trace in fig.data if trace.name == "MSMAE"]
+    assert line.x == (0, 1)
+    assert fig.layout.xaxis.tickvals == (0, 1)
+    assert fig.layout.xaxis.ticktext == words
+
+
+def test_levels_that_are_numbers_are_at_their_values():
+    _, missing = find_report("msmae.missing")
+    fig = draw(missing.figures[0], missing, STUDIES["missing"]())
+    assert fig.layout.xaxis.tickvals == (0, 10, 20)
+    assert fig.layout.xaxis.ticktext is None
 
 
 def view(**changes):

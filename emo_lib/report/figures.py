@@ -90,6 +90,7 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "
 
 def colours(models, rows):
     """{label: colour} from {label: key of its row} and PrintedRows; after eight they repeat."""
+    # the paper's own model, its last row, has the first colour
     reserved = dict(zip(reversed(rows), OKABE_ITO))
     chosen = {}
     for label, key in models.items():
@@ -97,13 +98,17 @@ def colours(models, rows):
             chosen[label] = reserved[key]
     for label in models:
         if label not in chosen:
-            chosen[label] = _free_colour(chosen.values(), reserved.values())
+            chosen[label] = _free_colour(list(chosen.values()), reserved.values())
     return {label: chosen[label] for label in models}
 
 
 def _free_colour(taken, reserved):
-    "The first colour that is not taken, preferably one that is not reserved."
-    return min(OKABE_ITO, key=lambda colour: (colour in taken, colour in reserved))
+    "The first of the least used colours, preferably one that no row reserves."
+
+    def rank(colour):
+        return taken.count(colour), colour in reserved
+
+    return min(OKABE_ITO, key=rank)
 
 # %% ../../nbs/report/50_figures.ipynb #f156b727
 def whiskers(std):
@@ -146,11 +151,21 @@ def band(part):
     )
 
 
+def _is_at_place(level, place):
+    "Whether a level is a number that equals its place on the axis; none counts as 0."
+    if level == "none":
+        return place == 0
+    try:
+        return np.isfinite(place) and float(level) == place
+    except ValueError:
+        return False
+
+
 def draw_curves(numbers, colour, order):
     "A line of means with a band of one standard deviation per row."
     import plotly.graph_objects as go
 
-    is_numeric = np.isfinite(numbers["place"]).all()
+    is_numeric = all(map(_is_at_place, numbers["x"], numbers["place"]))
     position = numbers["place"] if is_numeric else numbers["x"].map(order.index)
     fig = go.Figure()
     for name, part in numbers.assign(position=position).groupby("colour", sort=False):
