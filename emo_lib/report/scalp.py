@@ -59,15 +59,19 @@ def head_traces():
     return traces + [_line(line, mode="lines", line=ink) for line in head_outline()]
 
 
+def _four_digits(values):
+    "The values, rounded to four digits of the largest."
+    largest = float(np.abs(values).max()) or 1
+    return values.round(max(0, 3 - int(np.floor(np.log10(largest)))))
+
+
 def electrode_traces(places, values, names, unit, size):
     "The electrodes as dots filled with their values, those without a value as crosses."
     import plotly.graph_objects as go
 
     is_known = np.isfinite(values)
-    largest = float(np.nanmax(np.abs(values))) or 1
-    digits = max(0, 3 - int(np.floor(np.log10(largest))))
     dot = dict(size=size, coloraxis="coloraxis", line=dict(color="black", width=1))
-    dot["color"] = values[is_known].round(digits)
+    dot["color"] = _four_digits(values[is_known])
     cross = dict(size=size + 1, symbol="x", color="black")
     text = np.array([f"{n}: {v:.4g} {unit}" for n, v in zip(names, values)], object)
     traces = []
@@ -79,6 +83,16 @@ def electrode_traces(places, values, names, unit, size):
     return traces
 
 # %% ../../nbs/report/40_scalp.ipynb #04b9f932
+def _check_plane(places, channels):
+    "Raise ValueError when the places with a value are on one line."
+    centred = places - places.mean(0)
+    # the smaller singular value: the extent across the best line, in radii of the head
+    if np.linalg.svd(centred, compute_uv=False)[-1] < 0.1:
+        raise ValueError(
+            f"channels: expected places that span a plane, found {channels} on one line"
+        )
+
+
 def map_traces(values, channels, unit="", pos=None, points=49, size=8):
     """The plotly traces of one map, for a figure with a colour axis.
 
@@ -108,11 +122,7 @@ def map_traces(values, channels, unit="", pos=None, points=49, size=8):
             f"values: expected at least 3 finite values for a map, found {is_known.sum()}"
         )
     places = flatten(positions(channels) if pos is None else pos)
-    centred = places[is_known] - places[is_known].mean(0)
-    if np.linalg.svd(centred, compute_uv=False)[-1] < 0.1:
-        raise ValueError(
-            f"channels: expected places that span a plane, found {channels} on one line"
-        )
+    _check_plane(places[is_known], channels)
     axis, surface = spline(places[is_known], values[is_known], points)
     x, z = axis.astype(np.float32), surface.astype(np.float32)  # half the bytes of a notebook
     heat = go.Heatmap(x=x, y=x, z=z, zsmooth="best", coloraxis="coloraxis", hoverinfo="skip")
