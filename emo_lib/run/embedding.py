@@ -142,7 +142,9 @@ def rotate_map(places, n, rng):
     # QR leaves the signs of the columns to the routine; with a positive diagonal of r they are
     # determined, and q is uniform over rotations and reflections (Mezzadri 2007)
     q = q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None]
-    return np.einsum("nij,pj,ki->npk", q, places, places).argmax(-1)
+    rotated = places @ q.transpose(0, 2, 1)
+    cosine = rotated @ places.T
+    return cosine.argmax(-1)
 
 
 def _unit_ranks(x):
