@@ -286,9 +286,17 @@ def features(dataset, root, out, subjects, read, steps, skip_faulty, overwrite, 
 )
 @click.option("--options", default="{}", show_default=True, help="Its parameters as JSON.")
 @click.option(
-    "--samples", default="{}", show_default=True, help="Kind, length, modalities ... as JSON."
+    "--samples",
+    default="{}",
+    show_default=True,
+    help='As JSON, for example {"kind": "window", "modalities": ["eeg", "eye"]}.',
 )
-@click.option("--scaling", default="null", show_default=True, help="by and fit_on, as JSON.")
+@click.option(
+    "--scaling",
+    default="null",
+    show_default=True,
+    help='As JSON, for example {"by": "subject"}; null: what the model does itself.',
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--permutations", default=0, show_default=True, help="Of a test against chance.")
 @path_option(
@@ -333,7 +341,7 @@ def results_of(path):
 @main.command(short_help="a table from result files")
 @click.argument("results", nargs=-1, type=click.Path(path_type=Path))
 @path_option("--job", "The file of a grid that names all its results, runs/NAME/report.json.")
-@path_option("--out", "Folder for NAME.md, NAME.csv and NAME.html; without it, only a check.")
+@path_option("--out", "Folder for NAME.md, NAME.csv and NAME.html.")
 @click.option(
     "--table",
     "name",
@@ -345,20 +353,23 @@ def results_of(path):
 def tables(results, job, out, name):
     """Make a table from result files or folders of them; damaged ones are refused by name."""
     from emo_lib.papers.registry import find_report
-    from emo_lib.report.tables import comparison, write_table
+    from emo_lib.report.tables import comparison, to_markdown, write_table
     from emo_lib.run.results import load_results
 
     if bool(results) == bool(job):
         raise ValueError("give result files or folders, or --job")
     report = find_report(name)[1] if name else None
     found = load_results(results or results_of(job))
-    if out is None:
+    if report is None:
+        if out:
+            raise ValueError("--table: expected PAPER.TABLE for a table in --out, found none")
         click.echo(f"{len(found)} results, no faults")
         return
-    if report is None:
-        raise ValueError("--table: expected PAPER.TABLE for a table in --out, found none")
-    files = write_table(comparison(found, report), out)
-    click.echo(files["md"].read_text(encoding="utf8"))
+    table = comparison(found, report)
+    click.echo(to_markdown(table))
+    if out:
+        files = write_table(table, out)
+        click.echo(f"-> {', '.join(map(str, files.values()))}", err=True)
 
 # %% ../../nbs/cli/10_main.ipynb #6ed582fc
 CONFIG = click.argument(

@@ -149,12 +149,16 @@ class ChannelBranch(nn.Module):
 
         Of the last layer, mean over heads.
         """
-        (_, A), index, real = self.encode(x, valid.flatten(1), return_weights=True)
-        A = A[:, -1].mean(1)
+        (_, weights), index, real = self.encode(x, valid.flatten(1), return_weights=True)
+        A = weights[:, -1].mean(1)  # (n, layer, head, m, m) -> (n, m, m)
         if real is not None:
-            A = torch.where(real[:, :, None] & real[:, None], A, torch.nan)
-        full = A.new_full((len(x), 81, 81), torch.nan)
-        full[torch.arange(len(x))[:, None, None], index[:, :, None], index[:, None]] = A
+            is_pair = real[:, :, None] & real[:, None, :]
+            A = torch.where(is_pair, A, torch.nan)
+        n = len(x)
+        full = A.new_full((n, 81, 81), torch.nan)
+        sample = torch.arange(n)[:, None, None]
+        query, key = index[:, :, None], index[:, None, :]
+        full[sample, query, key] = A  # full[i, index[i, a], index[i, b]] = A[i, a, b]
         return full
 
 # %% ../../nbs/models/70_msmae.ipynb #6e74ca8f
@@ -474,9 +478,11 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
 
     def stages(self):
         """The branches that this variant pre-trains, as a list of Stage."""
+        if not self.row.pretrains:
+            return []
         uses = {"channel": ("pool",), "spatial": ("pool",) if self.row.plain else ("pool", "train")}
         stages = []
-        for part in self.row.parts if self.row.pretrains else ():
+        for part in self.row.parts:
             key = self.stage_key((*SHARED, *OWN[part]), plain=self.row.plain)
             stages.append(Stage(part, uses[part], key, self.pretrain_epochs))
         return stages
@@ -513,10 +519,7 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
         "Lines 28 to 37 of Algorithm 1."
         self.net_ = self._new_net(self.seed)
         self.load_pretrained(self.net_)
-        inputs = self.tensors(train)
-        if self.freeze_spatial and not self.row.plain and "spatial" in self.pretrained_:
-            self.net_.spatial.requires_grad_(False)
-            inputs = (*inputs, forward(self.net_, inputs, self.net_.spatial_features))
+        inputs = self._training_inputs(train)
         score = self._score_on(val)
 
         def score_with_exact_statistics(net):
@@ -525,8 +528,18 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
 
         val_fn = None if val is None else score_with_exact_statistics
         self._train_net(inputs, train.label, val_fn)
-        if val is None:
+        if val is None:  # else the network of the best epoch was normalised when it was scored
             self._normalise(inputs)
+
+    def _training_inputs(self, train):
+        "What MSMAENet.forward takes; z_F_3 of a frozen branch is computed once, not per batch."
+        inputs = self.tensors(train)
+        is_frozen = self.freeze_spatial and not self.row.plain and "spatial" in self.pretrained_
+        if not is_frozen:
+            return inputs
+        self.net_.spatial.requires_grad_(False)
+        z_3 = forward(self.net_, inputs, self.net_.spatial_features)
+        return (*inputs, z_3)
 
     def _normalise(self, inputs):
         "Store mean and variance of z_F over the training windows in the batch normalisation."

@@ -8,6 +8,7 @@ __all__ = ['into_channels', 'Pool', 'own_pool', 'other_pool', 'pretraining_seed'
 
 # %% ../../nbs/run/50_fitting.ipynb #98e74b32
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from .. import __version__
 from ..base.store import content_hash, derive_seed
-from .spec import CellSpec
+from .spec import CellSpec, settings_of
 from ..samples.featuresets import load_features
 from ..samples.samples import Samples, make_samples
 
@@ -247,7 +248,9 @@ def scaled(spec, samples, folds, uses=()):
     """
     if spec.scaling is None:
         return samples
-    parts = ["train", "val", "test", "adapt", *(use for use in uses if use == "pool")]
+    parts = ["train", "val", "test", "adapt"]
+    if "pool" in uses:
+        parts.append("pool")
     rows = np.concatenate([getattr(fold, part) for fold in folds for part in parts])
     return spec.scaling.apply(samples, folds[0].train, rows)
 
@@ -306,5 +309,8 @@ def fit_group(spec, samples, folds, n_classes, pool=None):
     model = fit_fold(spec, own_scale, folds[0], n_classes, pool)
     if spec.keep_models:
         name = "_".join(f"{k}-{v}" for k, v in folds[0].fit_names(model.needs).items())
-        model.save(spec.keep_models / f"{spec.dataset}__{spec.model}__{name}.safetensors")
+        settings = json.dumps(settings_of(spec), sort_keys=True)
+        key = content_hash(settings, str(spec.seed), str(spec.pretrain_on))[:8]
+        file = f"{spec.dataset}__{spec.model}__{name}__{key}.safetensors"
+        model.save(spec.keep_models / file)
     return model, own_scale

@@ -365,29 +365,39 @@ class CellResult(Parameters):
 
     @model_validator(mode="after")
     def _numbers_agree(self):
-        k = len(self.classes)
-        if len(set(self.classes)) < k:
-            raise ValueError(f"classes are not distinct: {', '.join(self.classes)}")
-        for i, fold in enumerate(self.folds):
-            if len(fold.confusion) != k:
-                raise ValueError(f"fold {i}: the confusion matrix is not {k} x {k}")
-        frame = self.subject_frame()
-        means = {"mean": "accuracy", "trial_mean": "trial_accuracy"}
-        for field, column in means.items():
-            found, _, n = over_subjects(frame, column)
-            if abs(found - getattr(self, field)) > TOLERANCE:
-                raise ValueError(
-                    f"{field}: expected {found:.4f} from the folds, found "
-                    f"{getattr(self, field):.4f}"
-                )
-        if n != self.n_subjects:
-            raise ValueError(f"n_subjects: expected {n} from the folds, found {self.n_subjects}")
+        self._check_classes()
+        self._check_means()
         if self.spec.dataset != self.provenance.dataset:
             raise ValueError(
                 f"dataset: expected {self.spec.dataset} as in the specification, found "
                 f"{self.provenance.dataset}"
             )
         return self
+
+    def _check_classes(self):
+        k = len(self.classes)
+        if len(set(self.classes)) < k:
+            raise ValueError(f"classes are not distinct: {', '.join(self.classes)}")
+        for i, fold in enumerate(self.folds):
+            if len(fold.confusion) != k:
+                raise ValueError(f"fold {i}: the confusion matrix is not {k} x {k}")
+
+    def _check_means(self):
+        frame = self.subject_frame()
+        stated = {
+            "accuracy": ("mean", self.mean),
+            "trial_accuracy": ("trial_mean", self.trial_mean),
+        }
+        for column, (field, found) in stated.items():
+            expected, _, n_subjects = over_subjects(frame, column)
+            if abs(expected - found) > TOLERANCE:
+                raise ValueError(
+                    f"{field}: expected {expected:.4f} from the folds, found {found:.4f}"
+                )
+        if n_subjects != self.n_subjects:
+            raise ValueError(
+                f"n_subjects: expected {n_subjects} from the folds, found {self.n_subjects}"
+            )
 
     @classmethod
     def of_folds(cls, folds, **about):
@@ -501,6 +511,13 @@ class ResultError(ProblemError):
     heading = "no table was made: {n} problem{s}"
 
 
+def _looks_like_result(content):
+    "Whether JSON was meant as a result: a mapping that has one of its parts, or is empty."
+    if not isinstance(content, dict):
+        return False
+    return not content or "spec" in content or "folds" in content
+
+
 def _fault_of_text(text):
     "(what is wrong with a result file's text, what to do), or None."
     if not text.strip():
@@ -513,9 +530,7 @@ def _fault_of_text(text):
         is_cut = error.pos >= len(text.rstrip()) - 1 or "Unterminated" in error.msg
         what = "JSON that breaks off" if is_cut else "broken JSON"
         return f"{what} at line {error.lineno} ({error.msg})", RERUN
-    is_mapping = isinstance(content, dict)
-    is_result = is_mapping and (not content or bool({"spec", "folds"} & set(content)))
-    if not is_result:
+    if not _looks_like_result(content):
         return (
             "JSON of another kind",
             "if it belongs to another step, leave it and name the results alone "
@@ -619,22 +634,23 @@ def _differing_data(results, files):
 
 
 def _repeated_folds(results, files):
-    owner, reported = {}, set()
-    for result, file in zip(results, files):
+    owner, reported = {}, set()  # owner: {fold of a subject: index of the first result with it}
+    for i, result in enumerate(results):
         settings = json.dumps(result.settings(), sort_keys=True)
         spec = result.spec
         for row in result.subject_frame().itertuples():
             key = (spec.dataset, settings, spec.seed, row.fold, row.subject)
-            other = owner.setdefault(key, file)
-            if other is not file and (file, row.subject) not in reported:
-                reported.add((file, row.subject))
-                yield Problem(
-                    file,
-                    f"subjects that are not in {other} already ({spec.dataset}, {spec.model}, "
-                    f"seed {spec.seed})",
-                    f"subject {row.subject} again",
-                    "keep one of the two files",
-                )
+            first = owner.setdefault(key, i)
+            if first == i or (i, row.subject) in reported:
+                continue
+            reported.add((i, row.subject))
+            yield Problem(
+                files[i],
+                f"subjects that are not in {files[first]} already ({spec.dataset}, {spec.model}, "
+                f"seed {spec.seed})",
+                f"subject {row.subject} again",
+                "keep one of the two files",
+            )
 
 
 def load_results(paths):
