@@ -229,11 +229,12 @@ def score_fold(spec, samples, fold, model, n_classes):
         Scores without their time, and predictions.
     """
     test = samples[fold.test]
-    predictions = prediction_table(test.meta, model.predict_proba(test), fold.names)
+    seen = test.without_labels()
+    predictions = prediction_table(test.meta, model.predict_proba(seen), fold.names)
     order = channel_order(spec, fold, len(samples.channels))
     missing = []
     for k in spec.missing:
-        predicted = model.predict(without_channels(test, order[:k]))
+        predicted = model.predict(without_channels(seen, order[:k]))
         missing.append({"k": k, **score(predictions.assign(predicted=predicted))})
     result = fold_result(
         predictions,
@@ -463,6 +464,12 @@ def refuse_other_result(spec):
         raise ValueError(
             f"{spec.out}: expected no file or the result of this cell, found {what}; name another "
             "file, or allow to overwrite it"
+        )
+    fingerprint = load_features(spec.features).attrs["fingerprint"]
+    if found.provenance.fingerprint != fingerprint:
+        raise ValueError(
+            f"{spec.out}: expected the result of these features ({fingerprint}), found that of "
+            f"others ({found.provenance.fingerprint}); name another file, or allow to overwrite it"
         )
 
 

@@ -283,6 +283,11 @@ def fit_fold(spec, samples, fold, n_classes, pool=None):
     model.set_params(seed=fitting_seed(spec, fold, model.needs))
     if not model.needs.adapts:
         return model.fit(train, val=val)
+    if not len(fold.adapt):
+        raise ValueError(
+            f"{spec.model} adapts to unlabelled target samples, and protocol {spec.protocol} "
+            "grants none; use another protocol or a model that does not adapt"
+        )
     return model.fit(train, val=val, adapt=samples[fold.adapt].without_labels())
 
 
@@ -310,7 +315,8 @@ def fit_group(spec, samples, folds, n_classes, pool=None):
     if spec.keep_models:
         name = "_".join(f"{k}-{v}" for k, v in folds[0].fit_names(model.needs).items())
         settings = json.dumps(settings_of(spec), sort_keys=True)
-        key = content_hash(settings, str(spec.seed), str(spec.pretrain_on))[:8]
+        fit = folds[0].key(model.needs, uses_of(spec, model))
+        key = content_hash(settings, str(spec.seed), str(spec.pretrain_on), fit)[:8]
         file = f"{spec.dataset}__{spec.model}__{name}__{key}.safetensors"
         model.save(spec.keep_models / file)
     return model, own_scale

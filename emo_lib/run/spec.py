@@ -94,6 +94,13 @@ class CellSpec(Parameters):
             raise ValueError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
         return name
 
+    @field_validator("out")
+    @classmethod
+    def _json_file(cls, path):
+        if path is not None and path.suffix != ".json":
+            raise ValueError(f"expected a file NAME.json, found {path}; add .json")
+        return path
+
     @field_validator("missing")
     @classmethod
     def _each_once(cls, numbers):
@@ -153,7 +160,15 @@ class CellSpec(Parameters):
         list of Fold
         """
         protocol = make_protocol(self.protocol, **self.options)
-        return [fold.check(meta) for fold in protocol.split(meta, subjects=self.subjects)]
+        folds = [fold.check(meta) for fold in protocol.split(meta, subjects=self.subjects)]
+        names = [str(fold.names) for fold in folds]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                f"protocol {self.protocol}: expected another name for each fold, found "
+                f"{', '.join(repeated)} more than once"
+            )
+        return folds
 
 # %% ../../nbs/run/30_spec.ipynb #c8c74c77
 NOT_A_SETTING = FROM_THE_DATA | {"device"}

@@ -133,7 +133,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
         samples = self._read_new(x, valid)
         if not len(samples):
             return np.empty((0, self.n_classes))
-        return self._predict_proba(samples)
+        probabilities = self._predict_proba(samples)
+        if not np.isfinite(probabilities).all():
+            raise ValueError(
+                f"{type(self).__name__}: expected finite probabilities, found NaN or infinite "
+                "values; the training diverged in its last step: lower lr or set clip"
+            )
+        return probabilities
 
     def predict(self, x, *, valid=None):
         """Class indices (sample,); see `predict_proba`."""
