@@ -94,7 +94,7 @@ def test_every_kind_holds_its_contract(twin, settings):
     assert samples.channels == SPECS["SEED-V"].channels
     assert list(samples.meta) == list(META)
     assert samples.meta.index.tolist() == list(range(n))
-    assert samples.meta.attrs == twin.attrs
+    assert samples.meta.attrs | {"caveats": []} == twin.attrs | {"caveats": []}
     assert samples.steps[:, 0].all()
 
 
@@ -378,3 +378,11 @@ def test_a_model_refuses_other_samples_in_fit():
 def test_impossible_needs_are_refused(given, words):
     with pytest.raises(ValueError, match=words):
         Needs(**given)
+
+
+def test_trials_that_are_left_out_are_a_caveat():
+    with pytest.warns(UserWarning, match="left out"):
+        samples = make_samples(small(), kind="sequence", length=4)
+    (caveat,) = samples.meta.attrs["caveats"]
+    assert caveat == "1 of 2 trials are too short for a sample and left out"
+    assert make_samples(small()).meta.attrs["caveats"] == []

@@ -84,7 +84,25 @@ def complete(config):
         config = config | {"experiments": completed}
     if isinstance(config.get("reports"), list):
         faults += _unknown_reports(config["reports"])
+        faults += _idle_studies(config)
     return config, faults
+
+
+def _idle_studies(config):
+    "Lines on reports of a study that no experiment of its paper runs."
+    experiments = config.get("experiments")
+    if not isinstance(experiments, dict):
+        return
+    for report in filter(lambda report: isinstance(report, str), config["reports"]):
+        paper, _, name = report.partition(".")
+        if paper not in PAPERS or name not in PAPERS[paper].experiments.get("studies", {}):
+            continue
+        own = [e for e in experiments.values() if isinstance(e, dict) and e.get("paper") == paper]
+        if own and not any(name in (experiment.get("studies") or {}) for experiment in own):
+            yield (
+                f"reports: {report}: expected an experiment that runs the study {name}, found "
+                f"none; add `{name}:` to its studies"
+            )
 
 
 def _unknown_reports(reports):

@@ -431,7 +431,7 @@ def compute_cell(spec, progress=True):
         spec=spec,
         classes=classes,
         permutation=compare_with_chance(spec, predictions),
-        caveats=caveats_of(spec, folds, pool),
+        caveats=[*caveats_of(spec, folds, pool), *attrs["caveats"]],
         provenance=provenance(attrs, spec.seed, pool) | {"seconds": seconds},
     )
     return result, predictions, store

@@ -350,9 +350,18 @@ def make_samples(features, kind="window", length=None, stride=1, modalities=("ee
         eeg, there = take(eeg, index), take(valid, index)
     if "eye" in settings.modalities:
         eye = take(features["eye"].values, index)
+    n_trials = len(meta[TRIAL].drop_duplicates())
     meta = meta.iloc[index[:, 0]].reset_index(drop=True)
-    meta.attrs = dict(features.attrs)
+    n_kept = len(meta[TRIAL].drop_duplicates())
+    meta.attrs = dict(features.attrs) | {"caveats": _caveats_of_cut(n_kept, n_trials)}
     return Samples(eeg, eye, there, index >= 0, meta, channels)
+
+
+def _caveats_of_cut(n_kept, n_trials):
+    "What a reader of a score must know about trials without a sample: a list of sentences."
+    if n_kept == n_trials:
+        return []
+    return [f"{n_trials - n_kept} of {n_trials} trials are too short for a sample and left out"]
 
 
 def _checked(given):
