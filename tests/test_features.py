@@ -599,6 +599,7 @@ def wait_until(condition, seconds):
     return condition()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_killed_run_leaves_whole_files_and_no_process(how, disk, tmp_path):
     out = tmp_path / "out"

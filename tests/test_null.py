@@ -11,6 +11,8 @@ from emo_lib.models.registry import MODELS, make_model
 from emo_lib.protocols.registry import make_protocol
 from emo_lib.twins.twin import write_twin
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "svm": {},
     "dgcnn": dict(epochs=10),

@@ -402,6 +402,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_hold_the_recording_at_its_own_rate(tmp_path):
     write_cnt(tmp_path / "long.cnt", (RECORDED for _ in range(18)), NAMES, 1000)  # 12 minutes
     run = [sys.executable, "-c", MEASURE, str(tmp_path / "long.cnt")]

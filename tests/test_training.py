@@ -157,6 +157,7 @@ train_like_pretraining(*sys.argv[2:4], float(sys.argv[4]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_started_again_ends_at_the_same_weights(tmp_path):
     killed, checkpoint = tmp_path / "killed.safetensors", tmp_path / "checkpoint.safetensors"
     tests = Path(__file__).parent
