@@ -51,6 +51,7 @@ def chance(name):
     return 1 / len(SPECS[name].classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, seconds", [("SEED", 20), ("SEED-IV", 24)])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_default_is_neither_too_hard_nor_too_easy(name, seconds, seed, tmp_path):
@@ -62,6 +63,7 @@ def test_the_default_is_neither_too_hard_nor_too_easy(name, seconds, seed, tmp_p
     assert across.max() - across.min() > 0.03  # subjects differ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, seconds", [("SEED", 12), ("SEED-IV", 20)])
 def test_chance_without_emotion(name, seconds, tmp_path):
     across = accuracies(name, tmp_path, seconds, 4, emotion=0)["sessions"]
@@ -71,6 +73,7 @@ def test_chance_without_emotion(name, seconds, tmp_path):
     assert abs(across.mean() - p) < 3 * np.sqrt(p * (1 - p) / n_trials)
 
 
+@pytest.mark.slow
 def test_the_strengths_act(tmp_path):
     def across(**strengths):
         root = tmp_path / str(strengths)

@@ -263,6 +263,7 @@ def test_the_two_recordings_with_faulty_triggers(tmp_path):
     assert vii_stem(9, 3) == "9_20221111_3"
 
 
+@pytest.mark.slow
 def test_a_recording_needs_little_memory(tmp_path):
     "Fifteen trials of a minute; the peak must not grow with the session."
     code = f"""
