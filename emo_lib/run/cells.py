@@ -32,6 +32,7 @@ from emo_lib.run.fitting import (
     fitting_seed,
     other_pool,
     own_pool,
+    pool_stages,
     pretrain,
     shared_fits,
 )
@@ -610,7 +611,7 @@ def _check_can_share(spec):
 
 def _shared_stages(spec):
     "The stages that see the pool alone, a list."
-    stages = [stage for stage in spec.build().stages() if stage.uses == ("pool",)]
+    stages = pool_stages(spec.build())
     if not stages:
         raise ValueError(f"{spec.model}: expected a model that pre-trains on the pool alone")
     return stages

@@ -27,6 +27,7 @@ from ..base.store import content_hash
 from ..data.datasets import DATASETS, open_dataset, reader_arguments
 from ..models.registry import MODELS
 from ..protocols.registry import PROTOCOLS, make_protocol
+from .fitting import pool_stages
 from .spec import CellSpec, settings_of
 from ..samples.featuresets import FEATURES
 from ..samples.samples import SampleSettings
@@ -747,7 +748,7 @@ def weights_file(grid, cell):
         the training samples of a fold.
     """
     model = cell.build().set_params(seed=cell.seed)
-    stages = [stage for stage in model.stages() if stage.uses == ("pool",)]
+    stages = pool_stages(model)
     if not stages or cell.scaling is not None:
         return None
     pool, subjects = _pool_of(cell)
