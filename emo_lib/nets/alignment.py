@@ -88,7 +88,18 @@ def mmd(a, b, kernel="gaussian", widths=None):
 def region_mmd(A_pre, A_fine, exists_pre=None, exists_fine=None, kernel="gaussian"):
     """L_mmd of MSMAE's equation 11 over the regions that exist in all samples of both sets.
 
-    Correlations (n, 9, 9) and (m, 9, 9); exists bool (n, 9) and (m, 9); `kernel` as in mmd.
+    Parameters
+    ----------
+    A_pre, A_fine : tensors (n, 9, 9) and (m, 9, 9)
+        Correlations of the pre-training and of the fine-tuning data, before the softmax.
+    exists_pre, exists_fine : bool tensors (n, 9) and (m, 9), or None
+        The regions that exist; None: all.
+    kernel : "gaussian" or "linear"
+        See `mmd`.
+
+    Returns
+    -------
+    scalar tensor
     """
     if exists_pre is not None:
         common = exists_pre.all(0) & exists_fine.all(0)

@@ -17,12 +17,32 @@ from .masking import gather_tokens, region_counts
 
 # %% ../../nbs/nets/20_blocks.ipynb #af6df0d1
 def n_parameters(net):
-    """Count the parameters of `net` (nn.Module)."""
+    """Count the parameters of a network.
+
+    Parameters
+    ----------
+    net : nn.Module
+
+    Returns
+    -------
+    int
+    """
     return sum(p.numel() for p in net.parameters())
 
 
 def xavier(net):
-    """Give every nn.Linear in `net` uniform Xavier weights and zero biases; returns `net`."""
+    """Give every linear layer uniform Xavier weights and zero biases.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Changed in place.
+
+    Returns
+    -------
+    nn.Module
+        `net`
+    """
     for module in net.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -43,9 +63,16 @@ class ElectrodePatches(nn.Module):
 
 # %% ../../nbs/nets/20_blocks.ipynb #9e847475
 def region_pixels(x):
-    """Cut images into 3x3 tiles: (n, 9, 9, band) -> (n, 9, 9*band).
+    """Cut images into 3x3 tiles.
 
-    Tiles are in row-major order, each as one vector in the order (cell row, cell column, band).
+    Parameters
+    ----------
+    x : tensor (n, 9, 9, band)
+
+    Returns
+    -------
+    tensor (n, 9, 9*band)
+        Tiles in row-major order, each as one vector in the order (cell row, cell column, band).
     """
     n, _, _, band = x.shape
     return x.reshape(n, 3, 3, 3, 3, band).transpose(2, 3).reshape(n, 9, 9 * band)
@@ -67,9 +94,23 @@ class RegionPatches(nn.Module):
 
 # %% ../../nbs/nets/20_blocks.ipynb #f3d3094e
 def sincos_positions(rows, columns, dim):
-    """Fixed positions as in MAE, float32 (rows*columns, dim), row by row.
+    """Fixed positional embedding of a grid, as in MAE.
 
-    Sine and cosine of the row, then of the column; a ValueError unless 4 divides `dim`.
+    Parameters
+    ----------
+    rows, columns : int
+    dim : int
+        A multiple of 4.
+
+    Returns
+    -------
+    float32 tensor (rows*columns, dim)
+        Row by row; sine and cosine of the row, then of the column.
+
+    Raises
+    ------
+    ValueError
+        Unless 4 divides `dim`.
     """
     if dim % 4:
         raise ValueError(
@@ -192,15 +233,39 @@ class Transformer(nn.Module):
 
 # %% ../../nbs/nets/20_blocks.ipynb #ab32f8db
 def transformer_parameters(dim, layers, mlp_ratio=4):
-    """The parameter count of `Transformer(dim, layers, ..., mlp_ratio)` by formula."""
+    """The parameter count of `Transformer(dim, layers, ..., mlp_ratio)` by formula.
+
+    Parameters
+    ----------
+    dim, layers : int
+    mlp_ratio : float
+
+    Returns
+    -------
+    int
+    """
     block = (4 + 2 * mlp_ratio) * dim**2 + (9 + mlp_ratio) * dim
     return int(layers * block + 2 * dim)
 
 # %% ../../nbs/nets/20_blocks.ipynb #210449b1
 def pool_tokens(x, exists=None, how="mean"):
-    """Pool tokens (n, token, dim) -> (n, dim) over those of `exists` bool (n, token), None: all.
+    """Pool the existing tokens of each sample into one vector.
 
-    `how` is "mean" or "max"; a ValueError names any other.
+    Parameters
+    ----------
+    x : tensor (n, token, dim)
+    exists : bool tensor (n, token), or None
+        The tokens that count; None: all.
+    how : "mean" or "max"
+
+    Returns
+    -------
+    tensor (n, dim)
+
+    Raises
+    ------
+    ValueError
+        For another value of `how`.
     """
     if exists is None:
         exists = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)

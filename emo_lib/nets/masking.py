@@ -53,9 +53,16 @@ def random_mask(valid, ratio, generator=None, count="existing"):
 
 # %% ../../nbs/nets/10_masking.ipynb #0c099c69
 def region_counts(valid):
-    """Count the existing channels of each region: valid bool (..., 9, 9) -> int (..., 9).
+    """Count the existing channels of each region, the denominator of MSMAE's equation 9.
 
-    The denominator of MSMAE's equation 9; regions in row-major order.
+    Parameters
+    ----------
+    valid : bool tensor (..., 9, 9)
+
+    Returns
+    -------
+    int tensor (..., 9)
+        Regions in row-major order.
     """
     *lead, _, _ = valid.shape
     return valid.reshape(*lead, 3, 3, 3, 3).sum((-3, -1)).flatten(-2)
@@ -84,5 +91,15 @@ def gather_order(keep):
 
 
 def gather_tokens(x, index):
-    """Select tokens: x (n, token, dim), index int (n, m) -> (n, m, dim)."""
+    """Select tokens of each sample.
+
+    Parameters
+    ----------
+    x : tensor (n, token, dim)
+    index : int tensor (n, m)
+
+    Returns
+    -------
+    tensor (n, m, dim)
+    """
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
