@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -220,6 +221,62 @@ def test_samples_without_labels():
     assert bare.eeg is samples.eeg
 
 
+def two_sessions():
+    "Samples of two sessions with the same clips in the same order: 15 trials of 2 windows each."
+    samples = make_samples(small((2,) * 15))
+    twice = samples[np.tile(np.arange(30), 2)]
+    return replace(twice, meta=twice.meta.assign(session=np.repeat([1, 2], 30)))
+
+
+def lookup(train, column):
+    "The label of each value of a column, as training samples show it."
+    return train.meta.groupby(column).label.first().to_dict()
+
+
+@pytest.mark.parametrize("column", ["clip", "trial"])
+def test_neither_clip_nor_trial_tells_the_label_of_the_target(column):
+    samples = two_sessions()
+    train, target = (samples[samples.meta.session == session] for session in (1, 2))
+    label_of = lookup(train, column)
+    assert target.meta[column].map(label_of).tolist() == target.label.tolist()
+    assert target.without_labels().meta[column].map(label_of).isna().all()
+    of_pool = train.without_labels().meta[column]
+    if column == "trial":
+        assert not set(of_pool) & set(target.without_labels().meta[column])
+
+
+def test_codes_of_trials_group_windows_and_hide_the_order():
+    samples = two_sessions()
+    hidden = samples.without_labels().meta
+    pairs = pd.DataFrame({"code": hidden.trial, "trial": samples.meta.trial})
+    for session in (1, 2):
+        own = pairs[samples.meta.session == session].drop_duplicates()
+        assert own.code.nunique() == own.trial.nunique() == len(own) == 15
+        assert abs(own.code.corr(own.trial, method="spearman")) < 0.6
+    assert (hidden.trial < 0).all()
+    assert hidden[["subject", "session", "start_s"]].equals(
+        samples.meta[["subject", "session", "start_s"]]
+    )
+
+
+def test_codes_of_trials_do_not_depend_on_the_other_rows():
+    samples = two_sessions()
+    hidden = samples.without_labels()
+    rows = [50, 3, 4]
+    assert samples[rows].without_labels().meta.equals(hidden[rows].meta)
+    assert hidden.without_labels().meta.equals(hidden.meta)
+
+
+def test_a_clip_of_words_becomes_an_empty_one():
+    samples = make_samples(small().assign_coords(clip=("window", list("aaaabbb"))))
+    assert set(samples.without_labels().meta["clip"]) == {""}
+
+
+def test_plain_arrays_have_no_trial_to_hide():
+    bare = from_arrays(np.zeros((2, 62, 5)), [0, 1]).without_labels()
+    assert bare.meta.to_dict("list") == {"label": [-1, -1]}
+
+
 def test_samples_are_frozen_and_consistent():
     samples = make_samples(small())
     with pytest.raises(AttributeError):
@@ -285,19 +342,71 @@ def test_features_without_coordinates_or_windows_are_refused():
         make_samples(small().isel(window=slice(0)))
 
 
-def test_holes_doubles_and_two_labels_are_refused_where_time_counts():
+def test_doubles_and_two_labels_are_refused_where_time_counts():
     features = small()
-    hole = features.isel(window=[0, 1, 3, 4, 5, 6])
     double = features.isel(window=[0, 1, 1, 2, 3, 4, 5, 6])
+    overlapping = features.assign_coords(start_s=("window", [0, 1, 1.5, 2, 0, 1, 2]))
     labels = features.assign_coords(label=("window", [0, 0, 1, 1, 0, 0, 0]))
+    place = "subject A, session 1, trial 1: "
     for changed, words in (
-        (hole, "subject A, session 1, trial 1: expected windows at even distances, found 1 to 2"),
-        (double, "subject A, session 1, trial 1: .* found 0 to 1 s"),
-        (labels, "subject A, session 1, trial 1: expected one label, found 0, 1"),
+        (double, place + "expected a window every 1 s, found two whose starts differ by 0 s"),
+        (overlapping, place + "expected a window every 1 s, found two whose starts differ by 0.5"),
+        (labels, place + "expected one label, found 0, 1"),
     ):
         with pytest.raises(ValueError, match=words):
             make_samples(changed, "sequence", 2)
         assert len(make_samples(changed)) == changed.sizes["window"]
+
+
+GAPS = [dict(short="drop"), dict(short="pad"), dict(short="repeat"), dict(stride=2)]
+
+
+@pytest.mark.parametrize("settings", GAPS)
+@pytest.mark.parametrize("length", [2, 3])
+def test_no_sequence_crosses_a_gap(twin, settings, length):
+    is_kept = np.random.default_rng(0).random(twin.sizes["window"]) > 0.2
+    features = marked(twin).isel(window=np.flatnonzero(is_kept))
+    samples = cut(features, kind="sequence", length=length, modalities=("eye",), **settings)
+    rows = origin(samples)
+    differences = np.diff(rows, axis=1)[samples.steps[:, 1:]]
+    assert set(differences.tolist()) <= ({0, 1} if settings.get("short") == "repeat" else {1})
+    n_gaps = (np.diff(np.flatnonzero(is_kept)) > 1) & (np.diff(features.trial.values) == 0)
+    caveat = f"windows are missing: {n_gaps.sum()} gaps within trials, which no sequence crosses"
+    assert caveat in samples.meta.attrs["caveats"]
+
+
+def test_sequences_around_gaps_are_those_of_the_whole_features(twin):
+    is_kept = np.ones(twin.sizes["window"], bool)
+    is_kept[[3, 20]] = False
+    features = marked(twin)
+    whole = origin(cut(features, kind="sequence", length=2, modalities=("eye",)))
+    part = cut(features.isel(window=is_kept), kind="sequence", length=2, modalities=("eye",))
+    assert origin(part).tolist() == whole[is_kept[whole].all(axis=1)].tolist()
+
+
+def test_regular_windows_have_no_gap(twin):
+    for settings in KINDS:
+        caveats = cut(twin, **settings).meta.attrs["caveats"]
+        assert not any("gap" in caveat for caveat in caveats)
+
+
+def test_a_trial_that_lost_every_other_window_has_gaps():
+    features = small((5, 6)).isel(window=[0, 2, 4, 5, 6, 7, 8, 9, 10])
+    with pytest.warns(UserWarning, match="3 of 4 parts of trials are shorter than 2 windows"):
+        samples = make_samples(features, "sequence", 2)
+    assert set(samples.meta.trial) == {2}
+    assert samples.meta.attrs["caveats"] == [
+        "windows are missing: 2 gaps within trials, which no sequence crosses",
+        "1 of 2 trials are too short for a sample and left out",
+    ]
+
+
+@pytest.mark.parametrize("short", ["drop", "pad", "repeat"])
+def test_a_whole_trial_with_a_gap_is_refused(short):
+    features = small().isel(window=[0, 1, 3, 4, 5, 6])
+    words = "features of toy: subject A, session 1, trial 1: .* gap of 2 s after the window at 1 s"
+    with pytest.raises(ValueError, match=words):
+        make_samples(features, "trial", short=short)
 
 
 @pytest.mark.parametrize(

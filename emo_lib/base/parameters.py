@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    field_validator,
 )
 
 # %% ../../nbs/base/40_parameters.ipynb #d601390c
@@ -34,6 +35,17 @@ Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
+
+# %% ../../nbs/base/40_parameters.ipynb #2c2033ea
+def _check_kind(value, typed):
+    "ValueError where validation turned `value` into a whole number or a flag of another type."
+    if isinstance(value, list | tuple) and isinstance(typed, list | tuple):
+        for entry, typed_entry in zip(value, typed):
+            _check_kind(entry, typed_entry)
+    value = _plain(value)
+    is_number = isinstance(value, bool | int | float) and isinstance(typed, bool | int)
+    if is_number and type(value) is not type(typed):
+        raise ValueError(f"expected {typed!r}, found {value!r}")
 
 # %% ../../nbs/base/40_parameters.ipynb #5ff94a86
 EXPECTED = {
@@ -94,6 +106,13 @@ class Parameters(BaseModel):
         extra="forbid", frozen=True, validate_default=True, protected_namespaces=()
     )
 
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _keep_kind(cls, value, validate):
+        typed = validate(value)
+        _check_kind(value, typed)
+        return typed
+
 # %% ../../nbs/base/40_parameters.ipynb #2f1c991d
 def faults_of(record):
     """The faults of a dataclass instance whose fields are annotated with the types above.
@@ -110,13 +129,20 @@ def faults_of(record):
     hints = get_type_hints(type(record), include_extras=True)
     lines = []
     for field in dataclasses.fields(record):
-        try:
-            TypeAdapter(hints[field.name]).validate_python(getattr(record, field.name))
-        except ValidationError as error:
-            lines += [
-                _line(fault | {"loc": (field.name, *_inner(fault))}, ()) for fault in error.errors()
-            ]
+        lines += _field_faults(field.name, hints[field.name], getattr(record, field.name))
     return list(dict.fromkeys(lines))
+
+
+def _field_faults(name, hint, value):
+    "Lines on one value of a dataclass; `hint` is the type of its field."
+    try:
+        _check_kind(value, TypeAdapter(hint).validate_python(value))
+    except ValidationError as error:
+        faults = error.errors()
+        return [_line(fault | {"loc": (name, *_inner(fault))}, ()) for fault in faults]
+    except ValueError as error:
+        return [f"{name}: {error}"]
+    return []
 
 
 def _inner(fault):
