@@ -77,13 +77,33 @@ class DatasetSpec:
         return tuple(range(self.first_subject, self.first_subject + self.n_subjects))
 
     def n_trials(self, session):
-        "Number of trials of a session."
+        """Number of trials of a session.
+
+        Parameters
+        ----------
+        session : int
+            Counts from 1.
+
+        Returns
+        -------
+        int
+        """
         return len(self.labels[session])
 
     def windows(self, session, window_s=None):
-        """Whole windows of `window_s` seconds (default: the data set's) in each trial of a session.
+        """Whole windows in each trial of a session.
 
-        Returns a tuple of int, or None where the lengths are unknown.
+        Parameters
+        ----------
+        session : int
+            Counts from 1.
+        window_s : float or None
+            Seconds of a window; None: the data set's default.
+
+        Returns
+        -------
+        tuple of int or None
+            None where the lengths of the trials are unknown.
         """
         seconds = self.trial_s.get(session)
         if seconds is None:
@@ -425,6 +445,24 @@ class Recording:
 META = ("subject", "session", "trial", "clip", "label", "start_s")  # coordinates of every window
 
 
+def _check_description(meta, provenance):
+    """Refuse a table without the columns META, and data that are neither real nor synthetic."""
+    missing = [c for c in META if c not in meta]
+    if missing:
+        raise ValueError(f"meta: expected the columns {list(META)}, found no {', '.join(missing)}")
+    if provenance not in ("real", "synthetic"):
+        raise ValueError(f"provenance: expected 'real' or 'synthetic', found {provenance!r}")
+
+
+def _coordinates(meta, channels, bands, cell):
+    """The coordinates of a feature set; `cell`: grid cells of the channels, or None."""
+    coords = {c: ("window", meta[c].to_numpy()) for c in META}
+    coords |= {"channel": channels, "band": bands}
+    if cell is not None:
+        coords["cell"] = ("channel", ["" if c is None else str(c) for c in cell])
+    return coords
+
+
 def _check_eeg(eeg, labels, channels, bands, classes):
     """Refuse wrong shapes, repeated channels, labels outside the classes, NaN and infinities."""
     shape = (len(labels), len(channels), len(bands))
@@ -518,22 +556,15 @@ def make_features(
         valid places.
     """
     meta, channels, bands = pd.DataFrame(meta), [str(c) for c in channels], [str(b) for b in bands]
-    missing = [c for c in META if c not in meta]
-    if missing:
-        raise ValueError(f"meta: expected the columns {list(META)}, found no {', '.join(missing)}")
-    if provenance not in ("real", "synthetic"):
-        raise ValueError(f"provenance: expected 'real' or 'synthetic', found {provenance!r}")
+    _check_description(meta, provenance)
     eeg = np.array(eeg, dtype=np.float32)
     data = {"eeg": (("window", "channel", "band"), eeg)}
-    coords = {c: ("window", meta[c].to_numpy()) for c in META}
-    coords |= {"channel": channels, "band": bands}
+    coords = _coordinates(meta, channels, bands, cell)
     if valid is not None:
         valid = np.array(np.broadcast_to(np.asarray(valid, bool), eeg.shape[:2]))
         eeg[~valid] = 0
         data["valid"] = (("window", "channel"), valid)
     _check_eeg(eeg, meta["label"].to_numpy(), channels, bands, classes)
-    if cell is not None:
-        coords["cell"] = ("channel", ["" if c is None else str(c) for c in cell])
     if eye is not None:
         data["eye"] = (("window", "eye_feature"), _check_eye(eye, len(meta), eye_names))
         coords["eye_feature"] = [str(n) for n in eye_names]
@@ -549,7 +580,18 @@ def make_features(
 
 # %% ../../nbs/base/20_facts.ipynb #1f63dcdb
 def fingerprinted(ds):
-    """A copy of a feature set with `attrs["fingerprint"]` set to the hash of its content."""
+    """A copy of a feature set that carries the hash of its content.
+
+    Parameters
+    ----------
+    ds : xarray.Dataset
+        A feature set; other attributes do not count.
+
+    Returns
+    -------
+    xarray.Dataset
+        With `attrs["fingerprint"]`, 16 hexadecimal digits.
+    """
     parts = [ds.eeg.values]
     for name in (*META, "channel", "band"):
         parts += [name, json.dumps(ds[name].values.tolist())]

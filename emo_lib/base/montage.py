@@ -156,7 +156,18 @@ def flatten(pos):
 
 # %% ../../nbs/base/10_montage.ipynb #8396f1f6
 def head_outline(radius=1.1):
-    """Lines (n, 2) of a head for a map made with `flatten`: circle of `radius`, nose, both ears."""
+    """The lines of a head for a map made with `flatten`.
+
+    Parameters
+    ----------
+    radius : float
+        Of the circle, in the unit of the map.
+
+    Returns
+    -------
+    list of four arrays (n, 2)
+        Circle, nose, right ear and left ear.
+    """
     t = np.linspace(0, 2 * np.pi, 61)
     circle = np.c_[np.cos(t), np.sin(t)]
     nose = np.array([[-0.14, 0.99], [0, 1.14], [0.14, 0.99]])
@@ -329,15 +340,9 @@ def assign_cells(names, pos=None, by_name=True):
         For an electrode with neither a known name nor a place, two names of one electrode, or
         places in another unit or frame.
     """
-    from scipy.optimize import linear_sum_assignment
-
     names = list(names)
     clean = [canonical(n) if by_name else str(n) for n in names]
-    repeated = [n for n, c in zip(names, clean) if clean.count(c) > 1]
-    if repeated:
-        raise ValueError(
-            f"expected every electrode once, found {repeated} for the same place; keep one of them"
-        )
+    _check_each_once(names, clean)
     if pos is None and set(clean) <= set(CHANNELS):
         return dict(zip(names, clean))
     measured = _measured_places(names, pos)
@@ -347,7 +352,23 @@ def assign_cells(names, pos=None, by_name=True):
     cells = {n: c if by_name and c in CELLS else None for n, c in zip(names, clean)}
     free = [c for c in CHANNELS if c not in cells.values()]
     rest = [i for i, n in enumerate(names) if cells[n] is None]
-    d = np.linalg.norm(own[rest][:, None] - positions(free)[None], axis=-1)
-    for i, j in zip(*linear_sum_assignment(d)):
+    for i, j in _nearest_pairs(own[rest], positions(free)):
         cells[names[rest[i]]] = free[j]
     return cells
+
+
+def _check_each_once(names, clean):
+    """ValueError that lists the `names` whose canonical names `clean` occur more than once."""
+    repeated = [n for n, c in zip(names, clean) if clean.count(c) > 1]
+    if repeated:
+        raise ValueError(
+            f"expected every electrode once, found {repeated} for the same place; keep one of them"
+        )
+
+
+def _nearest_pairs(a, b):
+    """Pairs (row of a, row of b) of places (n, 3) that have the smallest total distance."""
+    from scipy.optimize import linear_sum_assignment
+
+    distance = np.linalg.norm(a[:, None] - b[None], axis=-1)
+    return list(zip(*linear_sum_assignment(distance)))

@@ -90,6 +90,10 @@ def stated_name(value, module):
         Something found in a module.
     module : str
         Dotted name of that module.
+
+    Returns
+    -------
+    str or None
     """
     if not isinstance(value, type) or value.__module__ != module:
         return None

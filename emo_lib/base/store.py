@@ -21,17 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-# %% ../../nbs/base/30_store.ipynb #c98a22c8
-@contextmanager
-def atomic_path(path):
-    """A temporary path, renamed to `path` when the block ends well and removed when it raises.
-
-    Raises
-    ------
-    OSError
-        Names `path` when its folder is read-only or the disk is full.
-    """
-    path = Path(path)
+# %% ../../nbs/base/30_store.ipynb #580657ec
+def _new_beside(path):
+    """An empty temporary file in the folder of `path`, which is made where it is missing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
@@ -41,7 +33,30 @@ def atomic_path(path):
         fault = f"cannot write here ({os.strerror(e.errno)}); choose another output folder"
         raise OSError(e.errno, fault, str(path)) from e
     os.close(handle)
-    temporary = Path(name)
+    return Path(name)
+
+# %% ../../nbs/base/30_store.ipynb #c98a22c8
+@contextmanager
+def atomic_path(path):
+    """A temporary path, renamed to `path` when the block ends well and removed when it raises.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write. Its folder is made where it is missing.
+
+    Yields
+    ------
+    Path
+        A file in the same folder, with the same suffix.
+
+    Raises
+    ------
+    OSError
+        Names `path` when its folder is read-only or the disk is full.
+    """
+    path = Path(path)
+    temporary = _new_beside(path)
     try:
         yield temporary
         with open(temporary, "rb") as f:
@@ -58,23 +73,54 @@ def atomic_path(path):
 
 # %% ../../nbs/base/30_store.ipynb #c41daf32
 def write_json(path, obj):
-    """Write an object as indented JSON, atomically. NaN and infinities are a ValueError."""
+    """Write an object as indented JSON, atomically.
+
+    Parameters
+    ----------
+    path : str or Path
+    obj : dict, list, str, number, bool or None
+
+    Raises
+    ------
+    ValueError
+        For NaN and infinities; the file is left as it was.
+    """
     text = json.dumps(obj, indent=1, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf8")
 
 # %% ../../nbs/base/30_store.ipynb #c344fd2a
 def derive_seed(seed, *names):
-    """A seed in [0, 2**31) from a base seed (int) and the names (str or int) of its purpose.
+    """A seed from a base seed and the names of its purpose.
 
-    Equal names give equal seeds on every machine.
+    Parameters
+    ----------
+    seed : int
+        The base seed.
+    *names : str or int
+        What the seed is for; equal names give equal seeds on every machine.
+
+    Returns
+    -------
+    int
+        In [0, 2**31).
     """
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 # %% ../../nbs/base/30_store.ipynb #8c04e851
 def content_hash(*parts):
-    """Sixteen hexadecimal digits that identify arrays (values, shape and type), str or bytes."""
+    """Sixteen hexadecimal digits that identify a content.
+
+    Parameters
+    ----------
+    *parts : array, str or bytes
+        Arrays count by values, shape and type; the order of the parts counts too.
+
+    Returns
+    -------
+    str
+    """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
@@ -132,6 +178,21 @@ def _remember(note, path, state, fingerprint):
     except (OSError, ValueError):
         return
 
+# %% ../../nbs/base/30_store.ipynb #6a7a2f32
+def _digest(path, skip):
+    """The fingerprint of a file, read now, without its first `skip` bytes."""
+    with open(path, "rb") as f:
+        f.seek(skip)
+        return hashlib.file_digest(f, "sha256").hexdigest()[:16]
+
+
+def _note(real_path, skip):
+    """The cache file for the fingerprint of a file."""
+    key = [os.fsencode(real_path)]
+    if skip:
+        key.append(str(skip))
+    return cache_folder() / "fingerprints" / f"{content_hash(*key)}.json"
+
 # %% ../../nbs/base/30_store.ipynb #3a13057f
 def file_fingerprint(path, skip=0):
     """Sixteen hexadecimal digits that identify a file's content, cached while its times stay.
@@ -142,22 +203,21 @@ def file_fingerprint(path, skip=0):
     skip : int
         Bytes at the beginning that do not count.
 
+    Returns
+    -------
+    str
+
     Raises
     ------
     OSError
         Names the file when it cannot be read or changes while it is read.
     """
     real_path, state = os.path.realpath(path), _file_state(path)
-    key = [os.fsencode(real_path)]
-    if skip:
-        key.append(str(skip))
-    note = cache_folder() / "fingerprints" / f"{content_hash(*key)}.json"
+    note = _note(real_path, skip)
     cached = _recall(note, real_path, state)
     if cached:
         return cached
-    with open(path, "rb") as f:
-        f.seek(skip)
-        fingerprint = hashlib.file_digest(f, "sha256").hexdigest()[:16]
+    fingerprint = _digest(path, skip)
     if _file_state(path) != state:
         fault = "the file changed while it was read; wait until it is copied, then try again"
         raise OSError(errno.EBUSY, fault, str(path))
@@ -196,9 +256,17 @@ def _split(paths, key):
 
 
 def same_content(paths):
-    """Groups (lists of two or more) of `paths` that are equal byte for byte.
+    """Find files that are equal byte for byte.
 
-    The header of a MATLAB file does not count. Files that cannot be read are left out.
+    Parameters
+    ----------
+    paths : iterable of Path
+        The header of a MATLAB file does not count. Files that cannot be read are left out.
+
+    Returns
+    -------
+    list of list of Path
+        Groups of two or more.
     """
     groups = [list(paths)]
     for key in (os.path.getsize, _ends, _content):
