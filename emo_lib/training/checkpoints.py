@@ -65,9 +65,21 @@ def restore(run, state, history):
 
 # %% ../../nbs/training/20_checkpoints.ipynb #e9af4a6d
 def training_identity(net, tensors, settings):
-    """What decides the outcome of a training, as a JSON-able dict.
+    """What decides the outcome of a training.
 
-    The options `settings` (dict), fingerprints of the data `tensors` and of the untrained `net`.
+    Parameters
+    ----------
+    net : nn.Module
+        Before its first step.
+    tensors : tuple of tensors, each (n, ...)
+        The data.
+    settings : dict
+        The options.
+
+    Returns
+    -------
+    dict
+        JSON-able: the settings, device, versions, and fingerprints of data and weights.
     """
     trained = ",".join(name for name, p in net.named_parameters() if p.requires_grad)
     data = [part for t in tensors for part in ("", t.detach().cpu().numpy())]
@@ -102,7 +114,18 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def resume(self, run):
-        """Put `run` where the file left it, if the file exists; ValueError if it does not fit."""
+        """Put a run where the file left it, if the file exists.
+
+        Parameters
+        ----------
+        run : Run
+            Changed in place.
+
+        Raises
+        ------
+        ValueError
+            For a damaged file, or one of another training.
+        """
         try:
             state, info = read_weights(self.path)
         except FileNotFoundError:
@@ -131,7 +154,12 @@ class Checkpoint:
             )
 
     def update(self, run):
-        """Write the state of `run` if `every_s` seconds have passed since the last time."""
+        """Write the state of a run if `every_s` seconds have passed since the last time.
+
+        Parameters
+        ----------
+        run : Run
+        """
         if time.monotonic() - self.written < self.every_s:
             return
         write_tensors(

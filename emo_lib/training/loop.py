@@ -23,7 +23,16 @@ from .checkpoints import Checkpoint, training_identity
 
 # %% ../../nbs/training/10_loop.ipynb #6fd63d9e
 def pick_device(device="auto"):
-    """The torch device called "cuda", "cuda:1", "mps" or "cpu"; "auto": the first that exists.
+    """The torch device of a name.
+
+    Parameters
+    ----------
+    device : str
+        "cuda", "cuda:1", "mps" or "cpu"; "auto": the first that exists.
+
+    Returns
+    -------
+    torch.device
 
     Raises
     ------
@@ -45,7 +54,12 @@ def pick_device(device="auto"):
 # %% ../../nbs/training/10_loop.ipynb #684e43a9
 @contextmanager
 def seeded(seed):
-    """A block in which torch's global random stream starts at `seed`; the caller's is restored."""
+    """A block in which torch's global random stream starts anew; the caller's is restored.
+
+    Parameters
+    ----------
+    seed : int
+    """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
@@ -92,7 +106,17 @@ class TrainingOptions:
     progress: Flag = False
 
     def training_options(self, **changes):
-        """The TrainingOptions among these parameters, with `changes`."""
+        """The TrainingOptions among these parameters.
+
+        Parameters
+        ----------
+        **changes
+            Options that get another value.
+
+        Returns
+        -------
+        TrainingOptions
+        """
         values = {field.name: getattr(self, field.name) for field in fields(TrainingOptions)}
         return TrainingOptions(**values | changes)
 
@@ -106,7 +130,22 @@ def batches(n, batch_size, generator=None, device="cpu"):
 
 # %% ../../nbs/training/10_loop.ipynb #bbdd1679
 def make_optimizer(net, options):
-    """The optimizer of TrainingOptions over the parameters of `net` that require a gradient."""
+    """The optimizer over the parameters of a network that require a gradient.
+
+    Parameters
+    ----------
+    net : nn.Module
+    options : TrainingOptions
+
+    Returns
+    -------
+    torch.optim.Optimizer
+
+    Raises
+    ------
+    ValueError
+        For an unknown name of an optimizer.
+    """
     weights = [p for p in net.parameters() if p.requires_grad]
     shared = dict(lr=options.lr, weight_decay=options.weight_decay)
     if options.optimizer == "sgd":
@@ -204,6 +243,11 @@ def forward(net, tensors, method=None, batch_size=256):
     tensors : tuple of tensors, each (n, ...)
     method : callable or None
         A method of `net` to call instead of `net`.
+    batch_size : int
+
+    Returns
+    -------
+    tensor (n, ...)
     """
     if not len(tensors[0]):
         one_sample = tuple(t.new_ones(1, *t.shape[1:]) for t in tensors)
@@ -213,6 +257,19 @@ def forward(net, tensors, method=None, batch_size=256):
     with torch.no_grad():
         parts = zip(*(t.split(batch_size) for t in tensors))
         return torch.cat([function(*part) for part in parts])
+
+# %% ../../nbs/training/10_loop.ipynb #6d886e1c
+def train_epochs(run, loss_fn, tensors, val_fn, checkpoint):
+    "All epochs that a Run has left, under a progress bar; `checkpoint` is a Checkpoint or None."
+    options = run.options
+    with tqdm(desc="training", total=options.epochs, disable=not options.progress) as bar:
+        bar.update(len(run.history))
+        while not is_over(run.history, options.epochs, options.patience):
+            run.record(train_epoch(run, loss_fn, tensors), val_fn)
+            bar.update()
+            bar.set_postfix({k: v for k, v in run.history[-1].items() if k != "epoch"})
+            if checkpoint is not None:
+                checkpoint.update(run)
 
 # %% ../../nbs/training/10_loop.ipynb #74f8c6ff
 def train(net, loss_fn, tensors, options=None, *, val_fn=None, checkpoint=None, checkpoint_s=60):
@@ -247,20 +304,14 @@ def train(net, loss_fn, tensors, options=None, *, val_fn=None, checkpoint=None, 
     options = TrainingOptions() if options is None else options
     run = Run(net, options)
     saved = None
+    if checkpoint is not None:
+        settings = vars(options.training_options(progress=False))
+        settings["validated"] = val_fn is not None
+        saved = Checkpoint(checkpoint, training_identity(net, tensors, settings), checkpoint_s)
     with seeded(derive_seed(options.seed, "dropout")):
-        if checkpoint is not None:
-            settings = vars(options.training_options(progress=False))
-            settings["validated"] = val_fn is not None
-            saved = Checkpoint(checkpoint, training_identity(net, tensors, settings), checkpoint_s)
+        if saved is not None:
             saved.resume(run)
-        with tqdm(desc="training", total=options.epochs, disable=not options.progress) as bar:
-            bar.update(len(run.history))
-            while not is_over(run.history, options.epochs, options.patience):
-                run.record(train_epoch(run, loss_fn, tensors), val_fn)
-                bar.update()
-                bar.set_postfix({k: v for k, v in run.history[-1].items() if k != "epoch"})
-                if saved is not None:
-                    saved.update(run)
+        train_epochs(run, loss_fn, tensors, val_fn, saved)
     run.restore_best()
     if saved is not None:
         saved.remove()

@@ -44,18 +44,37 @@ def save_weights(path, weights, info):
 
 
 def write_tensors(path, state, info):
-    """Write a dict name -> tensor to one file, with the JSON of `info` (dict) in its header."""
+    """Write tensors to one file, whole or not at all, with a description in its header.
+
+    Parameters
+    ----------
+    path : str or Path
+    state : dict name -> tensor
+    info : dict
+        JSON-able.
+    """
     state = {name: v.detach().cpu().contiguous().clone() for name, v in state.items()}
     with atomic_path(path) as tmp:
         save_file(state, str(tmp), metadata={"info": json.dumps(info, sort_keys=True)})
 
 # %% ../../nbs/training/30_weights.ipynb #e380b755
 def read_weights(path):
-    """The weights (dict name -> CPU tensor) and the description (dict) of a file of `save_weights`.
+    """Read a file of `save_weights`.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    state : dict name -> CPU tensor
+    info : dict
+        The description.
 
     Raises
     ------
     FileNotFoundError
+        Without such a file.
     ValueError
         For a folder, a broken file, or one that this library did not write.
     """
@@ -93,7 +112,21 @@ def _description(path, header):
 
 # %% ../../nbs/training/30_weights.ipynb #a4e0f8b7
 def fit_into(net, state, source="these weights"):
-    """Copy `state` (dict name -> tensor) into `net`; a ValueError lists weights that do not fit."""
+    """Copy weights into a network.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Changed in place.
+    state : dict name -> tensor
+    source : str or Path
+        Where the weights come from, for messages.
+
+    Raises
+    ------
+    ValueError
+        Lists the weights that do not fit.
+    """
     expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     misfits = [
