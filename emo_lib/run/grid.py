@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['LABEL', 'Label', 'CELL_PARAMETERS', 'MAX_NAMED', 'TwinSpec', 'FeatureSettings', 'DataSpec', 'data_faults',
-           'Variation', 'Experiment', 'GridSpec', 'changes_of', 'main_cell', 'cell_parameters', 'result_path',
-           'Planned', 'variants', 'GridError', 'make_grid', 'recordings', 'shards', 'Jobs', 'planned_cells',
-           'SharedWeights', 'weights_file', 'grid_jobs', 'report_results', 'notebook_parameters', 'FeaturesJob',
+           'Variation', 'Experiment', 'GridSpec', 'cell_parameters', 'Planned', 'GridError', 'make_grid', 'recordings',
+           'shards', 'Jobs', 'SharedWeights', 'weights_file', 'grid_jobs', 'notebook_parameters', 'FeaturesJob',
            'CellsJob', 'ReportJob']
 
 # %% ../../nbs/run/80_grid.ipynb #20608063
@@ -28,10 +27,9 @@ from ..data.datasets import DATASETS, open_dataset, reader_arguments
 from ..models.registry import MODELS
 from ..protocols.registry import PROTOCOLS, make_protocol
 from .fitting import pool_stages
-from .spec import CellSpec, settings_of
+from .spec import CellSpec, OptionalScaling, settings_of
 from ..samples.featuresets import FEATURES
 from ..samples.samples import SampleSettings
-from ..samples.scaling import Scaling
 from ..signals.preprocess import settle
 from ..twins.brain import TwinSettings
 from ..twins.layouts import TWIN_FEATURES
@@ -137,22 +135,28 @@ def data_faults(name, data, part="data"):
     -------
     list of str
     """
-    place = f"{part}.{name}"
     if name not in DATASETS:
         return [f"{part}: unknown data set {name!r}; known: {', '.join(DATASETS)}"]
+    place, spec = f"{part}.{name}", SPECS.get(name)
+    faults = list(_reader_faults(place, name, data))
+    if faults or data.root:
+        return faults
+    if spec is None:
+        return [f"{place}.twin: there is no twin of {name}; give `root`"]
+    return list(_twin_faults(place, spec, data))
+
+
+def _reader_faults(place, name, data):
+    "Lines on what the reader of a data set does not offer."
     arguments = reader_arguments(name)
     unknown = [k for k in data.read if k not in arguments]
     if unknown:
         known = ", ".join(arguments) or "none"
-        return [f"{place}.read: unknown {', '.join(unknown)}; known: {known}"]
+        yield f"{place}.read: unknown {', '.join(unknown)}; known: {known}"
+        return
     spec = SPECS.get(name)
     if data.source == "raw" and not (spec and spec.raw_drop):
-        return [f"{place}.source: {name} has no raw recordings"]
-    if data.root:
-        return []
-    if spec is None:
-        return [f"{place}.twin: there is no twin of {name}; give `root`"]
-    return list(_twin_faults(place, spec, data))
+        yield f"{place}.source: {name} has no raw recordings"
 
 
 def _twin_faults(place, spec, data):
@@ -220,7 +224,13 @@ class Variation(Parameters):
         return [vary] if isinstance(vary, dict) else vary
 
     def combinations(self):
-        """[{parameter: value}], every combination once."""
+        """Every combination once.
+
+        Returns
+        -------
+        list of dict
+            {parameter: value}
+        """
         combinations = []
         for part in self.vary:
             combinations += [dict(zip(part, values)) for values in product(*part.values())]
@@ -253,7 +263,7 @@ class Experiment(Parameters):
     paper: str | None = None
     data: list[str] | None = Field(None, min_length=1)
     samples: SampleSettings = SampleSettings()
-    scaling: Scaling | None = None
+    scaling: OptionalScaling = None
     protocol: dict[str, Any] = {"name": "cross_session"}
     models: dict[Label, dict[str, Any] | None] = Field(min_length=1)
     missing: list[Annotated[Whole, Field(ge=0)]] = []
@@ -279,7 +289,18 @@ class Experiment(Parameters):
         return {k: v for k, v in self.protocol.items() if k != "name"}
 
     def model_of(self, label):
-        """(name of the model, its hyper-parameters) of a label."""
+        """The model of a label.
+
+        Parameters
+        ----------
+        label : str
+            A key of `models`.
+
+        Returns
+        -------
+        (str, dict)
+            The model's name, and its hyper-parameters.
+        """
         hyper = dict(self.models[label] or {})
         return hyper.pop("model", label), hyper
 
@@ -329,15 +350,42 @@ class GridSpec(Parameters):
         return Path("reports") / self.name
 
     def root(self, dataset):
-        """Where a data set lies: the download, or the twin's folder."""
+        """Where a data set lies: the download, or the twin's folder.
+
+        Parameters
+        ----------
+        dataset : str
+
+        Returns
+        -------
+        Path
+        """
         return self.all_data[dataset].root or Path("data/twins") / self.name / dataset
 
     def features(self, dataset):
-        """The folder of the features of a data set."""
+        """The folder of the features of a data set.
+
+        Parameters
+        ----------
+        dataset : str
+
+        Returns
+        -------
+        Path
+        """
         return self.folder / "features" / dataset
 
     def datasets_of(self, experiment):
-        """Names of the data sets of an experiment."""
+        """Names of the data sets of an experiment.
+
+        Parameters
+        ----------
+        experiment : str
+
+        Returns
+        -------
+        list of str
+        """
         return self.experiments[experiment].data or list(self.data)
 
     @model_validator(mode="after")
@@ -350,12 +398,13 @@ class GridSpec(Parameters):
                 for fault in dict.fromkeys(_experiment_faults(self, name))
             ]
         if not faults:
-            faults = [*_equal_cells(self), *_empty_reports(self)]
+            faults = [*_equal_cells(self), *_colliding_files(self), *_empty_reports(self)]
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
     def _faults_of_data(self):
+        "Lines on what is wrong with data and sources."
         faults = []
         for part, entries in (("data", self.data), ("sources", self.sources)):
             for name, data in entries.items():
@@ -372,17 +421,22 @@ class GridSpec(Parameters):
 CELL_PARAMETERS = ("seed", "pretrain_on")
 
 
-def changes_of(grid, experiment, label, combination):
-    """`combination` {parameter: value} without what the main cell of `label` has anyway."""
+def _changes_of(grid, experiment, label, combination):
+    "`combination` {parameter: value} without what the main cell of `label` has anyway."
     exp = grid.experiments[experiment]
-    usual = main_cell(grid, experiment, label).build().get_params()
+    usual = _main_cell(grid, experiment, label).build().get_params()
     usual |= make_protocol(**exp.protocol).model_dump()
     usual |= {"seed": grid.seed, "pretrain_on": None}
-    return {k: v for k, v in combination.items() if k not in usual or usual[k] != v}
+    return {k: v for k, v in combination.items() if k not in usual or _differs(usual[k], v)}
 
 
-def main_cell(grid, experiment, label):
-    """The CellSpec of a label without changes, on the first data set of the experiment."""
+def _differs(usual, value):
+    "Whether a value is another one; True is not 1, though Python calls them equal."
+    return usual != value or isinstance(usual, bool) != isinstance(value, bool)
+
+
+def _main_cell(grid, experiment, label):
+    "The CellSpec of a label without changes, on the first data set of the experiment."
     dataset = grid.datasets_of(experiment)[0]
     return CellSpec(**cell_parameters(grid, experiment, dataset, label))
 
@@ -433,12 +487,12 @@ def cell_parameters(grid, experiment, dataset, label, subjects=None, changes=Non
         "pretrained": grid.folder / "pretrained" / (source or dataset),
         "pretrain_on": grid.features(source) if source else None,
         "subjects": subjects,
-        "out": result_path(grid, experiment, dataset, label, subjects, changes),
+        "out": _result_path(grid, experiment, dataset, label, subjects, changes),
     }
 
 
-def result_path(grid, experiment, dataset, label, subjects=None, changes=None):
-    """DATASET__LABEL[__parameter-value ...]__seedN[__sub-1-2].json in the experiment's folder."""
+def _result_path(grid, experiment, dataset, label, subjects=None, changes=None):
+    "DATASET__LABEL[__parameter-value ...]__seedN[__sub-1-2].json in the experiment's folder."
     changes = changes or {}
     varied = [f"{k}-{v}" for k, v in sorted(changes.items()) if k != "seed"]
     seed = f"seed{changes.get('seed', grid.seed)}"
@@ -475,14 +529,24 @@ class Planned:
     subjects: list | None = None
 
     def parameters(self, grid):
-        """Its parameters, see `cell_parameters`."""
+        """The parameters of the cell.
+
+        Parameters
+        ----------
+        grid : GridSpec
+
+        Returns
+        -------
+        dict
+            See `cell_parameters`.
+        """
         return cell_parameters(
             grid, self.experiment, self.dataset, self.label, self.subjects, self.changes
         )
 
 
-def variants(grid):
-    """Every Planned cell of all subjects; a cell of a study may equal a main one."""
+def _variants(grid):
+    "Every Planned cell of all subjects; a cell of a study may equal a main one."
     for name, exp in grid.experiments.items():
         for dataset, label in product(grid.datasets_of(name), exp.models):
             yield Planned(name, None, dataset, label, {})
@@ -491,7 +555,7 @@ def variants(grid):
             datasets = study.data or grid.datasets_of(name)
             choices = product(datasets, study.models, study.combinations())
             for dataset, label, combination in choices:
-                changes = changes_of(grid, name, label, combination)
+                changes = _changes_of(grid, name, label, combination)
                 yield Planned(name, study_name, dataset, label, changes)
 
 # %% ../../nbs/run/80_grid.ipynb #206085c2
@@ -503,11 +567,7 @@ def _experiment_faults(grid, experiment):
         yield f"data: expected some of {', '.join(grid.data)}, found {', '.join(unknown)}"
         return
     for label in exp.models:
-        if "__" in label:
-            yield (
-                "models: expected labels without '__', which separates the parts of file names, "
-                f"found {label!r}"
-            )
+        yield from _label_faults(label)
         yield from _cell_faults(grid, experiment, label, {})
     for name, study in exp.studies.items():
         for fault in _variation_faults(grid, experiment, study):
@@ -518,18 +578,18 @@ def _experiment_faults(grid, experiment):
         yield f"views: expected some of the studies ({known}), found {', '.join(unknown)}"
 
 
+def _label_faults(label):
+    "Lines on a label that file names cannot hold."
+    if "__" in label:
+        yield (
+            "models: expected labels without '__', which separates the parts of file names, "
+            f"found {label!r}"
+        )
+
+
 def _variation_faults(grid, experiment, study):
     "Lines on what is wrong with a study."
-    exp = grid.experiments[experiment]
-    unknown = []
-    for part, names, known in (
-        ("models", study.models, exp.models),
-        ("data", study.data or [], grid.datasets_of(experiment)),
-    ):
-        for name in names:
-            if name not in known:
-                unknown.append(f"{part}: expected some of {', '.join(known)}, found {name!r}")
-    if unknown:
+    if unknown := list(_unknown_names(grid, experiment, study)):
         yield from unknown
         return
     for combination in study.combinations():
@@ -543,6 +603,18 @@ def _variation_faults(grid, experiment, study):
             yield from _cell_faults(grid, experiment, label, combination)
 
 
+def _unknown_names(grid, experiment, study):
+    "Lines on models and data sets of a study that its experiment does not have."
+    models = grid.experiments[experiment].models
+    for part, names, known in (
+        ("models", study.models, models),
+        ("data", study.data or [], grid.datasets_of(experiment)),
+    ):
+        for name in names:
+            if name not in known:
+                yield f"{part}: expected some of {', '.join(known)}, found {name!r}"
+
+
 def _cell_faults(grid, experiment, label, combination):
     "Lines on what is wrong with the cell of a label and a combination."
     source = combination.get("pretrain_on")
@@ -551,14 +623,26 @@ def _cell_faults(grid, experiment, label, combination):
         yield f"pretrain_on: expected one of `sources` ({known}), found {source!r}"
         return
     try:
-        main_cell(grid, experiment, label)
-        changes = changes_of(grid, experiment, label, combination)
+        _main_cell(grid, experiment, label)
+        changes = _changes_of(grid, experiment, label, combination)
         dataset = grid.datasets_of(experiment)[0]
         CellSpec(**cell_parameters(grid, experiment, dataset, label, changes=changes))
     except ValidationError as error:
-        yield from explain(error, CellSpec.model_fields).splitlines()
+        yield from _lines_of(error, CellSpec)
     except (TypeError, ValueError) as error:
-        yield f"parameters: {error}"
+        yield str(error)
+
+
+def _lines_of(error, spec):
+    "The faults of a pydantic ValidationError of a class of Parameters, a line each."
+    lines = explain(error, spec.model_fields).splitlines()
+    return [line.removeprefix("parameters: ") for line in lines]
+
+# %% ../../nbs/run/80_grid.ipynb #c2accf6a
+def _settings_key(cell):
+    "What decides the result of a CellSpec, as text."
+    settings = json.dumps(settings_of(cell), sort_keys=True)
+    return json.dumps([cell.dataset, settings, cell.seed, str(cell.pretrain_on)])
 
 
 def _equal_cells(grid):
@@ -567,11 +651,9 @@ def _equal_cells(grid):
     A report would find two results for one of its rows, after all of them were computed.
     """
     planned = {}
-    for plan in variants(grid):
+    for plan in _variants(grid):
         cell = CellSpec(**plan.parameters(grid))
-        settings = json.dumps(settings_of(cell), sort_keys=True)
-        key = (cell.dataset, settings, cell.seed, str(cell.pretrain_on))
-        other_plan, other_cell = planned.setdefault(key, (plan, cell))
+        other_plan, other_cell = planned.setdefault(_settings_key(cell), (plan, cell))
         if other_cell.out != cell.out:
             yield _equal_words(plan, other_plan)
 
@@ -590,6 +672,30 @@ def _equal_words(plan, other):
     )
 
 
+def _colliding_files(grid):
+    "Lines on experiments, and result files of different cells, whose names differ only in case."
+    experiments = {}
+    for name in grid.experiments:
+        other = experiments.setdefault(name.casefold(), name)
+        if other != name:
+            yield f"experiments: {_case_words(other, name)}"
+    files = {}
+    for plan in _variants(grid):
+        cell = CellSpec(**plan.parameters(grid))
+        key = _settings_key(cell)
+        other_key, out = files.setdefault(str(cell.out).casefold(), (key, cell.out))
+        if other_key != key:
+            yield f"experiments.{plan.experiment}: {_case_words(out.name, cell.out.name)}"
+
+
+def _case_words(name, other):
+    "What is wrong with two names that are one where a file system ignores case."
+    return (
+        f"expected names that differ in more than upper and lower case, found {name} and {other}, "
+        "which are one file on some systems; rename one"
+    )
+
+
 def _empty_reports(grid):
     "Lines on reports whose paper no experiment names."
     papers = {exp.paper for exp in grid.experiments.values()}
@@ -601,7 +707,7 @@ def _empty_reports(grid):
                 f"paper: {paper} to an experiment"
             )
 
-
+# %% ../../nbs/run/80_grid.ipynb #24edcec2
 class GridError(ProblemError):
     """A configuration that cannot be run; one line per fault."""
 
@@ -617,6 +723,10 @@ def make_grid(config, name="configuration"):
     name : str
         What the configuration is called in messages.
 
+    Returns
+    -------
+    GridSpec
+
     Raises
     ------
     GridError
@@ -630,8 +740,7 @@ def make_grid(config, name="configuration"):
     try:
         grid = GridSpec(**config)
     except ValidationError as error:
-        lines = explain(error, GridSpec.model_fields).splitlines()
-        raise GridError([f"{name}: {line}" for line in lines]) from None
+        raise GridError([f"{name}: {line}" for line in _lines_of(error, GridSpec)]) from None
     faults = [f"{name}: {fault}" for fault in _missing_folders(grid)]
     if faults:
         raise GridError(faults)
@@ -650,7 +759,19 @@ def _missing_folders(grid):
 
 # %% ../../nbs/run/80_grid.ipynb #3bd1954c
 def recordings(grid, dataset):
-    """{subject: [its sessions]}, from the names of a download's files or the twin's parameters."""
+    """Who was recorded, from the names of a download's files or the twin's parameters.
+
+    Parameters
+    ----------
+    grid : GridSpec
+    dataset : str
+        A name in `data`.
+
+    Returns
+    -------
+    dict
+        {subject: [its sessions]}
+    """
     data = grid.data[dataset]
     if data.root:
         ds = open_dataset(dataset, data.root, strict=False, **data.read)
@@ -663,7 +784,19 @@ def recordings(grid, dataset):
 
 
 def shards(grid, dataset):
-    """The shards of a data set: a list of subject lists, or [None] when one job runs all."""
+    """The shards of a data set.
+
+    Parameters
+    ----------
+    grid : GridSpec
+    dataset : str
+        A name in `data`.
+
+    Returns
+    -------
+    list of list
+        The subjects of each shard; [None] when one job runs all.
+    """
     data = grid.data[dataset]
     size = data.subjects_per_job
     if not size:
@@ -709,10 +842,10 @@ class Jobs:
     reports: dict
 
 
-def planned_cells(grid):
-    """Every Planned cell with its shard of subjects, main ones first."""
+def _planned_cells(grid):
+    "Every Planned cell with its shard of subjects, main ones first."
     parts = {dataset: shards(grid, dataset) for dataset in grid.data}
-    for plan in variants(grid):
+    for plan in _variants(grid):
         for subjects in parts[plan.dataset]:
             yield replace(plan, subjects=subjects)
 
@@ -787,7 +920,16 @@ def _batches(cells, weights, size):
 
 
 def grid_jobs(grid):
-    """The Jobs of a grid."""
+    """What a grid computes.
+
+    Parameters
+    ----------
+    grid : GridSpec
+
+    Returns
+    -------
+    Jobs
+    """
     plans, cells, main, studies = _collect_cells(grid)
     weights = _shared_weights(grid, cells)
     batches = _batches(cells, weights, grid.cells_per_job)
@@ -802,14 +944,14 @@ def grid_jobs(grid):
         needs={out: file for file, outs in users.items() for out in outs},
         views=views,
         shown=shown,
-        reports={report: report_results(grid, report, main, studies) for report in grid.reports},
+        reports={report: _report_results(grid, report, main, studies) for report in grid.reports},
     )
 
 
 def _collect_cells(grid):
     "(plans, cells, main, studies): {result file: Planned} and {result file: CellSpec}; see Jobs."
     plans, cells, main, studies = {}, {}, {}, {}
-    for plan in planned_cells(grid):
+    for plan in _planned_cells(grid):
         parameters = plan.parameters(grid)
         out = str(parameters["out"])
         if out not in cells:
@@ -842,11 +984,8 @@ def _weights_job(cell, weights):
     return cell.model_copy(update=changes).model_dump(mode="json")
 
 
-def report_results(grid, report, main, studies):
-    """The result files of a report "PAPER.NAME": those of the study of that name, else main ones.
-
-    Of all experiments that name this paper.
-    """
+def _report_results(grid, report, main, studies):
+    "The results of a report PAPER.NAME: of the paper's study of that name, else main ones."
     paper, _, name = report.partition(".")
     files = []
     for experiment, exp in grid.experiments.items():
@@ -859,11 +998,7 @@ def _views(grid, plans, cells, main, studies):
     "(views, shown) of `Jobs`, a view per experiment and data set."
     views, views_shown = {}, {}
     for experiment, exp in grid.experiments.items():
-        if exp.views is None:
-            continue
-        outs = list(main[experiment])
-        for study in exp.views:
-            outs += studies[experiment, study]
+        outs = _viewed_results(exp, experiment, main, studies)
         for dataset in grid.datasets_of(experiment):
             of_dataset = {out: plans[out] for out in outs if plans[out].dataset == dataset}
             shown = _shown_cells(cells, of_dataset, shards(grid, dataset)[0])
@@ -873,6 +1008,13 @@ def _views(grid, plans, cells, main, studies):
                 views[file] = _view_parameters(grid, dataset, shown_cells, file)
                 views_shown[file] = list(shown.values())
     return views, views_shown
+
+
+def _viewed_results(exp, name, main, studies):
+    "The result files of an experiment from which a view may choose; none without `views`."
+    if exp.views is None:
+        return []
+    return [*main[name], *(out for study in exp.views for out in studies[name, study])]
 
 
 def _shown_cells(cells, plans, subjects):
@@ -916,6 +1058,11 @@ def notebook_parameters(spec, names, before):
     before : set of str
         Names that existed before the cell with the parameters.
 
+    Returns
+    -------
+    Parameters
+        An instance of `spec`.
+
     Raises
     ------
     GridError
@@ -926,7 +1073,7 @@ def notebook_parameters(spec, names, before):
     try:
         return spec(**new)
     except ValidationError as error:
-        raise GridError(explain(error, spec.model_fields).splitlines()) from None
+        raise GridError(_lines_of(error, spec)) from None
 
 
 class FeaturesJob(FeatureSettings):

@@ -6,8 +6,8 @@
 __all__ = ['SAMPLE', 'Fraction', 'SCORES', 'RERUN', 'KIND', 'fold_name', 'prediction_table', 'average_trials', 'Scores', 'score',
            'MissingScores', 'SubjectScores', 'score_subjects', 'FoldResult', 'fold_result', 'subject_frame',
            'over_subjects', 'Source', 'Permutation', 'Provenance', 'CellResult', 'predictions_path', 'table_digest',
-           'write_result', 'ResultError', 'read_result', 'read_predictions', 'result_files', 'conflicts',
-           'load_results']
+           'write_result', 'faults_of_fold', 'ResultError', 'read_result', 'read_predictions', 'result_files',
+           'conflicts', 'load_results']
 
 # %% ../../nbs/run/40_results.ipynb #0856926b
 import json
@@ -624,10 +624,22 @@ def _faults_of_scores(tested, samples, trials, n_classes):
             yield place + fault
 
 
-def _faults_of_fold(fold, predictions, n_classes):
-    "Lines on a FoldResult that does not follow from its predictions."
-    if predictions[["label", "predicted"]].max(axis=None) >= n_classes:
-        yield f"confusion: expected {n_classes} classes, found more in the predictions"
+def faults_of_fold(fold, predictions):
+    """Lines on a FoldResult that does not follow from its predictions.
+
+    Parameters
+    ----------
+    fold : FoldResult
+    predictions : DataFrame
+        What is stored for this fold, see `prediction_table`.
+
+    Yields
+    ------
+    str
+    """
+    n_classes = len(fold.confusion)
+    if faults := list(_faults_of_columns(predictions, n_classes)):
+        yield from faults
         return
     if _count(predictions, n_classes).tolist() != fold.confusion:
         yield "confusion: expected the counts of the predictions, found others"
@@ -641,6 +653,16 @@ def _faults_of_fold(fold, predictions, n_classes):
             yield f"subject {tested.subject}: {fault}"
 
 
+def _faults_of_columns(predictions, n_classes):
+    "Lines on a table that is not one of predictions of so many classes."
+    columns = {*SAMPLE, "predicted", "fold", *(f"p_{k}" for k in range(n_classes))}
+    if columns != set(predictions):
+        others = ", ".join(sorted(columns ^ set(predictions)))
+        yield f"predictions: expected the columns of {n_classes} classes, found others: {others}"
+    elif predictions[["label", "predicted"]].max(axis=None) >= n_classes:
+        yield f"confusion: expected {n_classes} classes, found more in the predictions"
+
+
 def _of_subject(table, subject):
     "The rows of one subject, whose name may be a number here and text there."
     return table[table.subject.astype(str) == str(subject)]
@@ -648,6 +670,9 @@ def _of_subject(table, subject):
 
 def _faults_of_predictions(result, predictions):
     "Lines on a CellResult whose folds do not follow from its predictions."
+    if "fold" not in predictions:
+        yield "predictions: expected a column fold, found none"
+        return
     tables = dict(list(predictions.groupby("fold", sort=False)))
     names = [fold_name(fold.names) for fold in result.folds]
     if set(tables) != set(names):
@@ -655,7 +680,7 @@ def _faults_of_predictions(result, predictions):
         yield f"folds: expected those of the predictions, found a difference: {others}"
         return
     for fold, name in zip(result.folds, names):
-        for fault in _faults_of_fold(fold, tables[name], len(result.classes)):
+        for fault in faults_of_fold(fold, tables[name]):
             yield f"fold {name}: {fault}"
 
 
