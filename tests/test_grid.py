@@ -12,11 +12,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from emo_lib.data.datasets import open_dataset
 from emo_lib.papers.configuration import as_numbers, changed_demo, complete, read_configuration
 from emo_lib.papers.registry import PAPERS
-from emo_lib.run.cells import FoldStore
+from emo_lib.run import cells
+from emo_lib.run.cells import FoldStore, check_writable, refuse_other_result, run_cell, run_cells
 from emo_lib.run.grid import GridError, grid_jobs
+from emo_lib.run.results import predictions_path
+from emo_lib.run.spec import CellSpec
 from emo_lib.run.views import ViewSpec
+from emo_lib.samples.featuresets import write_features
+from emo_lib.twins.twin import write_twin
 
 pytestmark = pytest.mark.slow
 
@@ -205,6 +211,62 @@ def test_a_second_run_does_nothing(repo, done):
             "equal settings; merge the two experiments",
         ),
         (with_experiment(models={"svm": None, "same": {"model": "svm"}}), "svm and same on SEED"),
+        (with_experiment(models={"svm": {"C": 1}, "b": {"model": "svm"}}), "svm and b on SEED"),
+        (
+            TINY
+            | dict(
+                experiments={
+                    "a": SESSIONS | {"scaling": {"by": "session", "fit_on": "all"}},
+                    "b": SESSIONS | {"scaling": {"by": "subject", "fit_on": "all"}},
+                }
+            ),
+            "experiments.b: expected cells that differ from those of a",
+        ),
+        (
+            TINY
+            | dict(
+                experiments={
+                    "a": SESSIONS | {"scaling": {"by": "band", "fit_on": "own"}},
+                    "b": SESSIONS | {"scaling": {"by": "band"}},
+                }
+            ),
+            "experiments.b: expected cells that differ from those of a",
+        ),
+        (
+            TINY
+            | dict(
+                experiments={
+                    "a": SESSIONS | {"samples": {"length": 1}},
+                    "b": SESSIONS | {"samples": {"short": "pad"}},
+                }
+            ),
+            "experiments.b: expected cells that differ from those of a",
+        ),
+        (
+            with_experiment(models={"svm": None, "SVM": {"model": "svm", "C": 2.0}}),
+            "found SEED__svm__seed0.json and SEED__SVM__seed0.json",
+        ),
+        (
+            TINY | dict(experiments={"a": SESSIONS, "A": SESSIONS | {"models": {"dgcnn": None}}}),
+            "experiments: expected names that differ in more than upper and lower case",
+        ),
+        (with_experiment(models={"svm": {"name": "svm"}}), "'name' is no hyper-parameter"),
+        (with_experiment(scaling={}), "by: expected one of window, band, trial"),
+        (with_experiment(scaling={"by": "sessions"}), "expected 'window', 'band', 'trial'"),
+        (
+            with_experiment(studies={"seeds": {"vary": {"seed": [True]}, "models": ["svm"]}}),
+            "seed: expected a whole number, found True",
+        ),
+        (
+            with_experiment(studies={"costs": {"vary": {"C": [True]}, "models": ["svm"]}}),
+            "C: expected a number, found True",
+        ),
+        (
+            with_experiment(
+                studies={"labels": {"vary": {"trials_per_class": [True]}, "models": ["svm"]}}
+            ),
+            "trials_per_class: expected a whole number, found True",
+        ),
         (with_experiment(models={"smv": None}), "smv"),
         (with_experiment(models={"svm": {"c": 1.0}}), "c"),
         (with_experiment(models={"svm": {"seed": 3}}), "seed"),
@@ -244,6 +306,7 @@ def test_wrong_parameters_are_one_line(config, words):
     with pytest.raises(GridError) as caught:
         read_configuration(config)
     assert words in str(caught.value)
+    assert "parameters: " not in str(caught.value)
     assert len(caught.value.problems) == 1
 
 
@@ -603,3 +666,175 @@ def test_a_stored_fold_of_another_kind_is_made_again(tmp_path, text):
     store = FoldStore(tmp_path)
     store.path(Fold).write_text(text)
     assert store.load(Fold) is None
+
+
+# Cells of a small twin
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    "Features of one subject of a SYNTHETIC twin."
+    root = tmp_path_factory.mktemp("features")
+    write_twin("SEED", root / "twin", subjects=1, seconds_per_trial=2, features=None)
+    ds = open_dataset("SEED", root / "twin")
+    write_features(ds, root / "de", feature="de_LDS", window_s=1.0, progress=False)
+    return root / "de"
+
+
+@pytest.fixture
+def cell(features, tmp_path, monkeypatch):
+    "A cell that computes in a second, in a repository without uncommitted changes."
+    monkeypatch.setattr(cells, "_git_commit", lambda folder: "abc")
+    monkeypatch.setattr(cells, "_uncommitted_changes", lambda folder: "")
+    return CellSpec(dataset="SEED", features=features, model="svm", out=tmp_path / "r/svm.json")
+
+
+def counted(monkeypatch, name):
+    "Count the calls of a function of `run.cells`."
+    real, calls = getattr(cells, name), []
+
+    def call(*arguments):
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(cells, name, call)
+    return calls
+
+
+def test_a_finished_cell_is_only_read(cell, monkeypatch, capsys):
+    first = run_cell(cell, progress=False)
+    fits, loads = counted(monkeypatch, "fit_group"), counted(monkeypatch, "load_features")
+    assert run_cell(cell, progress=False) == first
+    refuse_other_result(cell)
+    assert not fits
+    assert not loads, "the list of files is enough"
+    assert "svm.json: this cell is finished" in capsys.readouterr().err
+    cell.out.unlink()
+    run_cell(cell, progress=False)
+    assert fits
+
+
+@pytest.mark.parametrize("commit", ["def", "abc+"])
+def test_a_cell_of_another_commit_is_computed_again(cell, monkeypatch, commit):
+    run_cell(cell, progress=False)
+    monkeypatch.setattr(cells, "_git_commit", lambda folder: commit)
+    fits = counted(monkeypatch, "fit_group")
+    assert run_cell(cell, progress=False).provenance.git == commit
+    assert fits
+
+
+def test_a_result_of_features_that_changed_is_not_finished(cell, features, tmp_path):
+    shutil.copytree(features, tmp_path / "own")
+    own = cell.model_copy(update={"features": tmp_path / "own"})
+    run_cell(own, progress=False)
+    assert cells.finished_cell(own)
+    manifest = tmp_path / "own/features.json"
+    content = json.loads(manifest.read_text())
+    content["files"][0]["fingerprint"] = "0" * 16
+    manifest.write_text(json.dumps(content))
+    assert cells.finished_cell(own) is None
+    with pytest.raises(ValueError, match="found that of other features"):
+        refuse_other_result(own)
+
+
+def test_predictions_of_another_run_make_a_cell_unfinished(cell):
+    import pandas as pd
+
+    run_cell(cell, progress=False)
+    table = pd.read_parquet(predictions_path(cell.out))
+    table.assign(p_0=0.5).to_parquet(predictions_path(cell.out), index=False)
+    assert cells.finished_cell(cell) is None
+    with pytest.raises(ValueError, match="damaged result"):
+        refuse_other_result(cell)
+
+
+def test_a_stored_fold_with_other_predictions_is_made_again(cell, monkeypatch):
+    import pandas as pd
+
+    folders = counted(monkeypatch, "_unfinished_folder")
+    monkeypatch.setattr(FoldStore, "remove", lambda store: None)
+    first = run_cell(cell, progress=False)
+    folder = cells._unfinished_folder(*folders[0])
+    victim = next(folder.glob("*.parquet"))
+    table = pd.read_parquet(victim)
+    table.assign(predicted=(table.predicted + 1) % 3).to_parquet(victim, index=False)
+    cell.out.unlink()
+    fits = counted(monkeypatch, "fit_group")
+    again = run_cell(cell, progress=False)
+    assert len(fits) == 1
+    assert again.mean == first.mean
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from emo_lib.run import cells
+
+with cells._sole_use(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_processes_do_not_compute_one_result(repo, cell):
+    line = [sys.executable, "-c", HOLD, cell.out]
+    holder = subprocess.Popen(line, cwd=repo, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BlockingIOError, match="another process is computing") as caught:
+            run_cell(cell, progress=False)
+        assert str(cell.out) in str(caught.value)
+        with pytest.raises(BlockingIOError):
+            run_cells([cell], progress=False)
+        other = cell.model_copy(update={"out": cell.out.with_name("other.json")})
+        run_cell(other, progress=False)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert list((cell.out.parent / ".partial").glob("*.lock")), "a kill leaves the file"
+    run_cell(cell, progress=False)
+    assert not list((cell.out.parent / ".partial").iterdir())
+
+
+def test_cells_whose_files_differ_in_case_only_are_refused(cell):
+    upper = cell.model_copy(update={"out": cell.out.with_name("SVM.json"), "seed": 1})
+    with pytest.raises(ValueError, match="SVM.json, .*svm.json more than once"):
+        run_cells([cell, upper], progress=False)
+
+
+@pytest.mark.parametrize("place", ["svm.json", "svm.predictions.parquet", ".partial", "models"])
+def test_what_cannot_be_written_is_refused_before_the_data_are_read(cell, monkeypatch, place):
+    "A folder in the place of a file, and a file in the place of a folder."
+    wrong = cell.out.parent / place
+    wrong.parent.mkdir()
+    if place in (".partial", "models"):
+        wrong.write_text("")
+    else:
+        wrong.mkdir()
+    network = dict(model="dgcnn", hyper={"epochs": 1}, keep_models=cell.out.parent / "models")
+    reads = counted(monkeypatch, "read_samples")
+    with pytest.raises(OSError, match=place):
+        run_cell(cell.model_copy(update=network), progress=False)
+    assert not reads
+
+
+def test_a_folder_is_no_file_for_a_result(cell, tmp_path):
+    with pytest.raises(ValueError, match="found .*; add a file name"):
+        CellSpec(**cell.model_dump() | {"out": tmp_path})
+    with pytest.raises(IsADirectoryError, match="add a file name"):
+        check_writable(tmp_path)
+
+
+def test_absent_features_are_named(cell, tmp_path):
+    absent = cell.model_copy(update={"features": tmp_path / "nothing"})
+    with pytest.raises(FileNotFoundError, match="expected the folder of features.*nothing"):
+        run_cell(absent, progress=False)
+
+
+def test_a_name_among_the_hyper_parameters_is_one_line(features, tmp_path):
+    line = [BIN / "emo", "cell", "--dataset", "SEED", "--features", features, "--model", "svm"]
+    line += ["--out", tmp_path / "svm.json", "--hyper", '{"name": "dgcnn"}']
+    run = subprocess.run(line, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: hyper: 'name' is no hyper-parameter")
+    assert len(run.stderr.splitlines()) == 1

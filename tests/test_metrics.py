@@ -1,13 +1,16 @@
-"""Scores and tests over random labels: library versions, symmetries, and what is refused."""
+"""Scores and tests: library versions, symmetries, refusals; and results edited after the run."""
 
 import itertools
 import json
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from emo_lib.base.store import derive_seed
 from emo_lib.run.metrics import (
     accuracy,
     balanced_accuracy,
@@ -16,6 +19,19 @@ from emo_lib.run.metrics import (
     f1_macro,
     permutation_test,
 )
+from emo_lib.run.results import (
+    SCORES,
+    CellResult,
+    ResultError,
+    fold_result,
+    load_results,
+    prediction_table,
+    predictions_path,
+    read_predictions,
+    score,
+    write_result,
+)
+from emo_lib.run.spec import CellSpec
 
 
 def random_labels(seed, n=60, classes=4):
@@ -147,3 +163,172 @@ def test_windows_that_cannot_be_permuted_are_refused(change, words):
 def test_no_permutations_are_refused():
     with pytest.raises(ValueError, match="n=0"):
         permutation_test(*trials(), n=0)
+
+
+# Stored results
+
+
+def two_subjects():
+    "Predictions of one fold with two subjects of three trials of two windows, partly wrong."
+    trial = np.repeat([1, 2, 3], 2)
+    meta = pd.DataFrame(dict(subject=1, session=1, trial=trial, clip=trial, label=trial % 2))
+    meta = pd.concat([meta, meta.assign(subject=2)], ignore_index=True)
+    meta["start_s"] = [0.0, 1.0] * 6
+    right = np.array([0.9, 0.8, 0.7, 0.3, 0.6, 0.9, 0.4, 0.45, 0.9, 0.8, 0.2, 0.7])
+    p = np.stack([right, 1 - right], axis=1)
+    flipped = np.where(meta.label.to_numpy()[:, None] == 1, p[:, ::-1], p)
+    return prediction_table(meta, flipped, NAMES)
+
+
+NAMES = {"test_session": 1}
+
+
+@pytest.fixture
+def stored(tmp_path):
+    "A result as a run writes it, with a test against chance and missing channels."
+    spec = CellSpec(
+        dataset="SEED",
+        features="features",
+        model="svm",
+        missing=[0],
+        permutations=9,
+        out=tmp_path / "svm.json",
+    )
+    table = two_subjects()
+    own = {"k": 0, **score(table)}
+    fold = fold_result(table, 2, names=NAMES, seed=0, n_train=9, n_val=0, missing=[own])
+    trials = table.subject.astype(str) + "/" + table.trial.astype(str)
+    test = permutation_test(
+        table.label, table.predicted, trials, n=9, seed=derive_seed(0, "permutation")
+    )
+    about = dict(data="synthetic", dataset="SEED", feature="de", window_s=1.0, fingerprint="f")
+    result = CellResult.of_folds(
+        [fold],
+        spec=spec,
+        classes=["negative", "positive"],
+        permutation=test,
+        caveats=[],
+        provenance=about | dict(seed=0, git="unknown"),
+    )
+    write_result(result, table)
+    return spec.out
+
+
+def test_a_stored_result_is_read_as_it_was_written(stored):
+    (result,) = load_results(stored)
+    assert result.predictions_digest
+    assert read_predictions(stored).equals(two_subjects())
+
+
+def set_at(content, path, value):
+    *parents, last = path
+    for key in parents:
+        content = content[key]
+    content[last] = value
+
+
+@pytest.mark.parametrize(
+    "path, value, words",
+    [
+        (["std"], 0.4, "std: expected"),
+        (["std"], None, "std: expected"),
+        (["trial_std"], 0.4, "trial_std: expected"),
+        (["folds", 0, "subjects", 0, "f1_macro"], 0.1, "subject 1: f1_macro: expected"),
+        (["folds", 0, "subjects", 0, "n_trials"], 7, "trials.accuracy: expected"),
+        (["folds", 0, "subjects", 0, "trials", "balanced_accuracy"], 0.1, "subject 1: trials"),
+        (["folds", 0, "trials", "f1_macro"], 0.1, "trials.f1_macro: expected"),
+        (["folds", 0, "trials", "accuracy"], 0.1, "trials.accuracy: expected"),
+        (["folds", 0, "confusion", 0, 0], -1, "confusion"),
+        (["folds", 0, "missing", 0, "f1_macro"], 0.1, "without any missing, f1_macro"),
+        (["folds", 0, "missing", 0, "k"], 3, "missing: expected [0] as in the specification"),
+        (["folds", 0, "missing"], [], "missing: expected [0] as in the specification, found []"),
+        (["folds", 0, "names", "test_session"], 2, "folds: expected those of the predictions"),
+        (["spec", "seed"], 1, "provenance.seed: expected 1"),
+        (["spec", "pretrain_on"], "x", "has no pre-training"),
+        (["spec", "permutations"], 99, "permutation: expected 99 permutations, found 9"),
+        (["permutation"], None, "permutation: expected 9 permutations, found 0"),
+        (["permutation", "score"], 0.99, "permutation.score: expected"),
+        (["permutation", "p"], 0.01, "permutation.p: expected"),
+        (["permutation", "seed"], 5, "permutation.seed: expected"),
+        (["predictions"], "../svm.predictions.parquet", "in the same folder"),
+        (["predictions_digest"], None, "an older version of emo_lib made this result"),
+        (["predictions_digest"], "0" * 16, "found another table"),
+        (
+            ["provenance", "pretrained_on"],
+            {"dataset": "FACED", "fingerprint": "f", "data": "real"},
+            "provenance.pretrained_on: expected",
+        ),
+    ],
+)
+def test_an_edited_result_is_refused(stored, path, value, words):
+    content = json.loads(stored.read_text())
+    set_at(content, path, value)
+    stored.write_text(json.dumps(content))
+    with pytest.raises(ResultError, match=re.escape(words)) as caught:
+        load_results(stored)
+    assert "svm.json" in str(caught.value)
+    assert "run the cell again" in str(caught.value)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        read_predictions(stored)
+
+
+def test_two_folds_of_one_name_are_refused(stored):
+    content = json.loads(stored.read_text())
+    content["folds"] *= 2
+    stored.write_text(json.dumps(content))
+    with pytest.raises(ResultError, match="expected each name once, found test_session-1"):
+        load_results(stored)
+
+
+def test_scores_edited_in_step_with_their_confusion_matrix_are_refused(stored):
+    "All numbers of the file agree with each other, and not with the predictions."
+    table = two_subjects().assign(predicted=two_subjects().label)
+    content = json.loads(stored.read_text())
+    perfect = fold_result(table, 2, names=NAMES, seed=0, n_train=9, n_val=0)
+    fold = perfect.model_dump(mode="json") | {"trials": dict.fromkeys(SCORES, 1.0)}
+    fold["missing"] = [{"k": 0} | dict.fromkeys(SCORES, 1.0)]
+    for subject in fold["subjects"]:
+        subject["trials"] = fold["trials"]
+    content |= {"folds": [fold], "mean": 1.0, "trial_mean": 1.0, "std": 0.0, "trial_std": 0.0}
+    content["permutation"]["score"] = 1.0
+    stored.write_text(json.dumps(content))
+    with pytest.raises(ResultError, match="confusion: expected the counts of the predictions"):
+        load_results(stored)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.assign(p_0=0.5),
+        lambda table: table.assign(label=1 - table.label),
+        lambda table: table.iloc[::-1],
+        lambda table: table.rename(columns={"p_0": "p_1", "p_1": "p_0"}),
+        lambda table: table.astype({"p_0": "float32"}),
+        lambda table: table.iloc[:-1],
+    ],
+)
+def test_predictions_of_another_run_are_refused(stored, change):
+    change(two_subjects()).to_parquet(predictions_path(stored), index=False)
+    with pytest.raises(ValueError, match="svm.predictions.parquet: .*found another table"):
+        read_predictions(stored)
+    with pytest.raises(ResultError, match="found another table"):
+        load_results(stored)
+
+
+def test_the_digest_is_of_the_table_and_not_of_the_bytes(stored):
+    file = predictions_path(stored)
+    before = file.read_bytes()
+    two_subjects().to_parquet(file, index=False, compression="gzip")
+    assert file.read_bytes() != before
+    assert len(load_results(stored)) == 1
+
+
+def test_absent_predictions_are_named(stored):
+    predictions_path(stored).unlink()
+    with pytest.raises(ResultError, match="found no readable file"):
+        load_results(stored)
+
+
+def test_a_parquet_file_is_no_result(stored):
+    with pytest.raises(ResultError, match=r"found a table \(parquet\); give svm.json"):
+        load_results(predictions_path(stored))
