@@ -24,12 +24,31 @@ from .layout import some
 
 # %% ../../nbs/data/74_bids_files.ipynb #17d8cd3d
 def layout_error(path, expected, found, fix):
-    """A LayoutError with one Problem."""
+    """A LayoutError with one Problem.
+
+    Parameters
+    ----------
+    path : str or Path
+    expected, found, fix : str
+
+    Returns
+    -------
+    LayoutError
+    """
     return LayoutError([Problem(str(path), expected, found, fix)])
 
 
 def natural_key(text):
-    """Sort key of a label: digits compare as numbers and come before letters."""
+    """Sort key of a label: digits compare as numbers and come before letters.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    list of tuple
+    """
     parts = [part for part in re.split(r"(\d+)", str(text)) if part]
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts]
 
@@ -84,16 +103,40 @@ class BidsRecording:
 
 
 def find_recordings(root, task=None):
-    """All BidsRecordings of a folder (of one task), in natural order of their labels.
+    """The recordings of a folder, in natural order of their labels.
+
+    Parameters
+    ----------
+    root : str or Path
+    task : str, optional
+        Label of the only task to find.
+
+    Returns
+    -------
+    list of BidsRecording
 
     Raises
     ------
     LayoutError
         When `root` is not a folder or holds no recording (of that task).
     """
+    root = Path(root)
+    recordings = [
+        BidsRecording(Path(p.fpath), p.subject, p.session or "", p.task or "", p.run or "")
+        for p in _recording_paths(root)
+    ]
+    wanted = [r for r in recordings if task in (None, r.task)]
+    if not wanted:
+        tasks = sorted({r.task for r in recordings})
+        fix = "choose one of these with task="
+        raise layout_error(root, f"recordings of task {task!r}", f"tasks {tasks}", fix)
+    return sorted(wanted, key=lambda r: r.key)
+
+
+def _recording_paths(root):
+    """The mne_bids.BIDSPath (list) of every recording in the folder `root`."""
     import mne_bids
 
-    root = Path(root)
     if not root.is_dir():
         found = "a file" if root.exists() else "no such folder"
         raise layout_error(root, "a BIDS folder", found, "check the path")
@@ -108,22 +151,20 @@ def find_recordings(root, task=None):
             some(names, 5) if names else "an empty folder",
             "give the folder that holds dataset_description.json and the sub-* folders",
         )
-    recordings = [
-        BidsRecording(Path(p.fpath), p.subject, p.session or "", p.task or "", p.run or "")
-        for p in paths
-    ]
-    wanted = [r for r in recordings if task in (None, r.task)]
-    if not wanted:
-        tasks = sorted({r.task for r in recordings})
-        fix = "choose one of these with task="
-        raise layout_error(root, f"recordings of task {task!r}", f"tasks {tasks}", fix)
-    return sorted(wanted, key=lambda r: r.key)
+    return paths
 
 # %% ../../nbs/data/74_bids_files.ipynb #c14cc630
 def session_numbers(pairs):
-    """{(subject, label): number from 1} of pairs (subject, label), in natural order of the labels.
+    """Number the sessions from 1 in natural order of their labels.
 
-    One numbering for the folder, or one per subject if several subjects share no label at all.
+    Parameters
+    ----------
+    pairs : iterable of (subject, label)
+
+    Returns
+    -------
+    dict {(subject, label): int}
+        One numbering for the folder, or one per subject if several subjects share no label at all.
     """
     labels = defaultdict(set)
     for subject, label in pairs:
@@ -154,10 +195,21 @@ def _read_tsv(path, columns):
 
 
 def read_events(path):
-    """DataFrame of an events.tsv.
+    """Read an events.tsv.
 
-    The columns are onset and duration (s, NaN for an unknown duration), trial_type and stim_file
-    ("" for n/a). A LayoutError names a missing file or column, or an onset that is no number.
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    DataFrame
+        onset and duration (s, NaN for an unknown duration), trial_type and stim_file ("" for n/a).
+
+    Raises
+    ------
+    LayoutError
+        For a missing file or column, or an onset that is not a number.
     """
     if not Path(path).exists():
         fix = "add it, or choose recordings with task="
@@ -170,17 +222,22 @@ def read_events(path):
         events[name] = pd.to_numeric(table[name].replace("n/a", "nan"), errors="coerce")
     for name in ("trial_type", "stim_file"):
         events[name] = table[name].replace("n/a", "").str.strip()
-    is_bad = ~np.isfinite(events.onset)
+    _require_onsets(path, table.onset, events.onset)
+    return events
+
+
+def _require_onsets(path, texts, onsets):
+    """Raise a LayoutError that names the first of `texts` whose onset in seconds is not finite."""
+    is_bad = ~np.isfinite(onsets)
     if is_bad.any():
         row = int(np.argmax(is_bad))
-        found = f"{table.onset[row]!r} in line {row + 2}"
+        found = f"{texts[row]!r} in line {row + 2}"
         fix = "correct or remove the row"
         raise layout_error(path, "an onset in seconds in every row", found, fix)
-    return events
 
 # %% ../../nbs/data/74_bids_files.ipynb #cc53e4dd
 def cut_events(events, trial_types=None, tmin=0.0, duration=None):
-    """DataFrame of the cuts (trial_type, stim_file, onset, start_s, length_s) in order of onset.
+    """Cut a trial at every wanted event.
 
     Parameters
     ----------
@@ -192,6 +249,11 @@ def cut_events(events, trial_types=None, tmin=0.0, duration=None):
         Seconds from the onset to the start of the trial.
     duration : float, optional
         Seconds (default: the event's own).
+
+    Returns
+    -------
+    DataFrame
+        trial_type, stim_file, onset, start_s and length_s (s), in order of onset.
     """
     is_wanted = events.trial_type != ""
     if trial_types is not None:
@@ -205,9 +267,24 @@ def cut_events(events, trial_types=None, tmin=0.0, duration=None):
 
 # %% ../../nbs/data/74_bids_files.ipynb #8e7c4867
 def check_cuts(cuts, end_s, path, slack_s=0.05):
-    """Which cuts lie within a recording of `end_s` seconds (None: unknown), within `slack_s`.
+    """Check whether cuts lie within their recording.
 
-    Returns an array (trial,) of bool, and a Problem of the file `path` for each kind of fault.
+    Parameters
+    ----------
+    cuts : DataFrame
+        From `cut_events`.
+    end_s : float or None
+        Length of the recording in seconds, None if unknown.
+    path : str or Path
+        The file that a Problem names.
+    slack_s : float
+        Seconds by which a cut may exceed the end.
+
+    Returns
+    -------
+    is_inside : ndarray (trial,) of bool
+    problems : list of Problem
+        One for each kind of fault.
     """
     start, length = cuts.start_s.to_numpy(float), cuts.length_s.to_numpy(float)
     limit = np.inf if end_s is None else end_s + slack_s
@@ -228,14 +305,15 @@ def check_cuts(cuts, end_s, path, slack_s=0.05):
             start + np.nan_to_num(length) > limit,
             f"trials that end in the recording of {end_s or 0:.6g} s",
             "an end after the last sample",
-            "is the recording cut off? else correct the event, or pass a shorter duration=",
+            "if the recording is cut off, copy it again; else correct the event, or pass a "
+            "shorter duration=",
         ),
     ]
     is_inside, problems = np.ones(len(cuts), bool), []
     for is_bad, expected, what, fix in faults:
         is_inside &= ~is_bad
         if is_bad.any():
-            first = f"the first with onset {cuts.onset[np.argmax(is_bad)]:.6g} s"
+            first = f"the first with onset {cuts.onset.iloc[np.argmax(is_bad)]:.6g} s"
             found = f"{what} in {is_bad.sum()} of {len(cuts)} trials, {first}"
             problems.append(Problem(str(path), expected, found, fix))
     return is_inside, problems
@@ -251,7 +329,21 @@ _HARMLESS = (
 
 
 def open_recording(recording):
-    """The mne Raw of a BidsRecording, not loaded; a LayoutError names a file that is unreadable."""
+    """Open a recording without loading its samples.
+
+    Parameters
+    ----------
+    recording : BidsRecording
+
+    Returns
+    -------
+    mne.io.Raw
+
+    Raises
+    ------
+    LayoutError
+        When the file cannot be read.
+    """
     import mne_bids
 
     with warnings.catch_warnings():
@@ -266,7 +358,27 @@ def open_recording(recording):
 
 
 def read_samples(recording, raw, channels, start=0, stop=None):
-    """Samples start to stop of an open recording, (channel, time) float64 in microvolts."""
+    """Read samples of an open recording.
+
+    Parameters
+    ----------
+    recording : BidsRecording
+    raw : mne.io.Raw
+        From `open_recording`.
+    channels : sequence of str
+    start, stop : int, optional
+        First sample and the one after the last (default: all).
+
+    Returns
+    -------
+    ndarray (channel, time) of float64
+        Microvolts.
+
+    Raises
+    ------
+    LayoutError
+        When the samples cannot be read.
+    """
     try:
         return raw.get_data(picks=list(channels), start=start, stop=stop, verbose="ERROR") * 1e6
     except (ValueError, OSError, RuntimeError) as e:
@@ -276,9 +388,20 @@ def read_samples(recording, raw, channels, start=0, stop=None):
 
 
 def eeg_channels(recording, exclude=()):
-    """Names (tuple of str) of the EEG channels in the order of the file, without `exclude`.
+    """Names of the EEG channels of a recording.
 
     The types come from channels.tsv, or from the recording itself where there is none.
+
+    Parameters
+    ----------
+    recording : BidsRecording
+    exclude : sequence of str
+        Names to leave out.
+
+    Returns
+    -------
+    tuple of str
+        In the order of the file.
     """
     path = recording.sidecar("channels", ".tsv")
     if path is None:
@@ -310,19 +433,13 @@ def align_places(pos):
     ValueError
         Names the worst electrodes if the measured places contradict the names.
     """
-    from scipy.spatial.transform import Rotation
-
     template = _template_places(pos)
     p = np.array([pos[n] for n in template]).reshape(-1, 3)
     q = np.array(list(template.values())).reshape(-1, 3)
     if len(p) < 3 or np.linalg.svd(p - p.mean(0), compute_uv=False)[1] < 0.01:
         return dict(pos)
-    a, b = p - p.mean(0), q - q.mean(0)
-    rotation = Rotation.align_vectors(b, a)[0]
-    scale = (b * rotation.apply(a)).sum() / (a * a).sum()
-    aligned = {
-        n: scale * rotation.apply(np.asarray(v) - p.mean(0)) + q.mean(0) for n, v in pos.items()
-    }
+    similarity = _fit_similarity(p, q)
+    aligned = {n: similarity(v) for n, v in pos.items()}
     error = {n: np.linalg.norm(aligned[n] - template[n]) for n in template}
     median = np.median(list(error.values()))
     if median > _MAX_ERROR_M:
@@ -333,6 +450,16 @@ def align_places(pos):
             "and right exchanged, or rows of electrodes.tsv? Correct or remove electrodes.tsv"
         )
     return aligned
+
+
+def _fit_similarity(p, q):
+    """The map x (3,) -> s R x + t that brings the places p (n, 3) closest to q (n, 3)."""
+    from scipy.spatial.transform import Rotation
+
+    a, b = p - p.mean(0), q - q.mean(0)
+    rotation = Rotation.align_vectors(b, a)[0]
+    scale = (b * rotation.apply(a)).sum() / (a * a).sum()
+    return lambda x: scale * rotation.apply(np.asarray(x) - p.mean(0)) + q.mean(0)
 
 
 def _template_places(names):
@@ -347,9 +474,17 @@ def _template_places(names):
 
 # %% ../../nbs/data/74_bids_files.ipynb #97e3f07a
 def recording_places(raw, names):
-    """Measured places of electrodes in an mne Raw, in the frame of `montage.positions`.
+    """Measured places of electrodes, in the frame of `montage.positions`.
 
-    Returns {name: (3,) metres}, without the `names` that were not measured.
+    Parameters
+    ----------
+    raw : mne.io.Raw
+    names : sequence of str
+
+    Returns
+    -------
+    dict {name: (3,)}
+        Metres, without the names that were not measured.
     """
     montage = raw.get_montage()
     if montage is None:
