@@ -129,14 +129,25 @@ def degree_centrality(A):
 
 # %% ../../nbs/run/20_embedding.ipynb #292644b7
 def scale01(values):
-    """Move and stretch `values` so that they cover 0..1; NaN stays, equal values become 0."""
+    """Move and stretch values so that they cover 0 to 1.
+
+    Parameters
+    ----------
+    values : array
+        NaN is left out.
+
+    Returns
+    -------
+    float array
+        NaN stays NaN; equal values become 0.
+    """
     values = np.asarray(values, float)
     low, high = np.nanmin(values), np.nanmax(values)
     span = high - low if high > low else 1.0
     return (values - low) / span
 
 # %% ../../nbs/run/20_embedding.ipynb #4a7ce5aa
-def rotate_map(places, n, rng):
+def _rotate_map(places, n, rng):
     "Index (n, p): the electrode nearest to each of `places` (p, 3) after n random rotations."
     q, r = np.linalg.qr(rng.standard_normal((n, 3, 3)))
     # QR leaves the signs of the columns to the routine; with a positive diagonal of r they are
@@ -204,7 +215,7 @@ def rank_correlation(a, b, channels, n=999, seed=0):
 
     rng = np.random.default_rng(seed)
     places = directions(channels)
-    rotated = rotate_map(places, n, rng)
+    rotated = _rotate_map(places, n, rng)
     permuted = rng.permuted(np.tile(np.arange(n_electrodes), (n, 1)), axis=1)
     return {
         "rho": rho,

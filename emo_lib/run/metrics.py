@@ -12,25 +12,69 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_s
 
 # %% ../../nbs/run/10_metrics.ipynb #450bd2ef
 def accuracy(y, yhat):
-    """Share of correct predictions; y, yhat int (n,)."""
+    """Share of correct predictions.
+
+    Parameters
+    ----------
+    y, yhat : int array (n,)
+        True and predicted classes.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
     return float(accuracy_score(y, yhat))
 
 
 def balanced_accuracy(y, yhat):
-    """Mean recall over the classes that occur in y; y, yhat int (n,).
+    """Mean recall over the classes that occur in y.
 
     Chance is 1 / number of classes, whatever their sizes.
+
+    Parameters
+    ----------
+    y, yhat : int array (n,)
+        True and predicted classes.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
     """
     return float(recall_score(y, yhat, labels=np.unique(y), average="macro", zero_division=0))
 
 
 def f1_macro(y, yhat):
-    """Mean F1 over the classes that occur in y, 0 for a class never predicted; y, yhat int (n,)."""
+    """Mean F1 over the classes that occur in y; a class that is never predicted has 0.
+
+    Parameters
+    ----------
+    y, yhat : int array (n,)
+        True and predicted classes.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
     return float(f1_score(y, yhat, labels=np.unique(y), average="macro", zero_division=0))
 
 
 def confusion(y, yhat, n_classes):
-    """Counts, int (n_classes, n_classes): row true class, column predicted class."""
+    """How often each class was predicted as each.
+
+    Parameters
+    ----------
+    y, yhat : int array (n,)
+        True and predicted classes.
+    n_classes : int
+
+    Returns
+    -------
+    int array (n_classes, n_classes)
+        Row: true class; column: predicted class.
+    """
     return confusion_matrix(y, yhat, labels=np.arange(n_classes))
 
 # %% ../../nbs/run/10_metrics.ipynb #bf429dbf
