@@ -100,26 +100,37 @@ def band_weights(bins, scale, dtype):
     return weights.reshape(-1, len(bins)), slice(2 * first, 2 * stop)
 
 
-def band_variance(x, sfreq, bands=BANDS, window_s=1.0, taper=None):
-    "x (..., channel, time) -> (..., channel, window, band): variance of band-passed windows."
+def _make_taper(taper, n, dtype):
+    "The taper of n samples, None for none, and the sum of its squares."
     if taper not in (None, "hann"):
         raise ValueError(f"taper: expected None or 'hann', found {taper!r}")
+    if taper is None:
+        return None, n
+    hann = signal.windows.hann(n, sym=False).astype(dtype)
+    return hann, (hann**2).sum()
+
+
+def _squared_parts(windows, hann, parts):
+    "Squares of real and imaginary parts, side by side, of the coefficients in the slice `parts`."
+    if hann is not None:
+        windows = (windows - windows.mean(-1, keepdims=True)) * hann
+    X = sfft.rfft(windows).view(windows.dtype)[..., parts]
+    return np.square(X, out=X)
+
+
+def band_variance(x, sfreq, bands=BANDS, window_s=1.0, taper=None):
+    "x (..., channel, time) -> (..., channel, window, band): variance of band-passed windows."
     windows = cut_windows(x, sfreq, window_s)
     *lead, n_windows, n = windows.shape
-    dtype = windows.dtype
-    hann = None if taper is None else signal.windows.hann(n, sym=False).astype(dtype)
-    energy = n if taper is None else (hann**2).sum()
+    hann, energy = _make_taper(taper, n, windows.dtype)
     bins = band_bins(bands, sfreq, n)
-    weights, parts = band_weights(bins, 2 / (n * energy), dtype)
+    weights, parts = band_weights(bins, 2 / (n * energy), windows.dtype)
     rows = windows.reshape(-1, n_windows, n)
-    variance = np.empty((len(rows), n_windows, len(bins)), dtype)
+    variance = np.empty((len(rows), n_windows, len(bins)), windows.dtype)
     step = max(1, 256 // n_windows)
     for i in range(0, len(rows), step):
-        block = rows[i : i + step]
-        if hann is not None:
-            block = (block - block.mean(-1, keepdims=True)) * hann
-        X = sfft.rfft(block).view(dtype)[..., parts]  # real and imaginary parts side by side
-        np.matmul(np.square(X, out=X), weights, out=variance[i : i + step])
+        squares = _squared_parts(rows[i : i + step], hann, parts)
+        np.matmul(squares, weights, out=variance[i : i + step])
     return variance.reshape(*lead, n_windows, len(bins))
 
 # %% ../../nbs/signals/20_features.ipynb #28eb393f
@@ -179,16 +190,29 @@ def psd(x, sfreq, bands=BANDS, window_s=1.0, method="psd", n_fft=256):
 
     Parameters
     ----------
-    x : array (..., channel, time) in microvolts
-    sfreq, window_s : sampling rate in Hz, length of a window in seconds
-    bands : {name: (lo, hi)} or a sequence of (lo, hi), in Hz, half-open
-    method : "psd", half-open bands, segments of n_fft samples over the whole window; "seed_vii",
-        the annex of the ResAttentioNet paper
-    n_fft : points of the transform
+    x : array (..., channel, time)
+        Microvolts.
+    sfreq : float
+        Sampling rate, Hz.
+    bands : dict {name: (lo, hi)} or sequence of (lo, hi)
+        Hz, half-open.
+    window_s : float
+        Seconds of a window; windows do not overlap.
+    method : "psd" or "seed_vii"
+        "psd": segments of `n_fft` samples over the whole window. "seed_vii": the annex of the
+        ResAttentioNet paper.
+    n_fft : int
+        Points of the transform.
 
     Returns
     -------
-    array (..., channel, window, band) in microvolts squared
+    array (..., channel, window, band)
+        Microvolts squared; float32 stays float32.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinities, less than one window, a band without coefficients, an unknown method.
     """
     power_of = {"psd": welch_power, "seed_vii": seed_vii_power}.get(method)
     if power_of is None:
@@ -205,19 +229,29 @@ def differential_entropy(
 
     Parameters
     ----------
-    x : array (..., channel, time) in microvolts
-    sfreq, window_s : sampling rate in Hz, length of a window in seconds (without overlap)
-    bands : {name: (lo, hi)} or a sequence of (lo, hi), in Hz, half-open
-    method : "variance", 1/2 ln(2 pi e sigma^2) of the ideally band-passed window, in nats; "psd",
-        log2(100 PSD) of a Hann FFT, the scale of the released features (about 10 to 28);
-        "seed_vii", the same with the annex's indices (its gamma is in BANDS_SEED_VII)
-    taper : None or "hann", for "variance" only
-    n_fft : points of the transform, for "psd" and "seed_vii"
-    floor : smallest variance or power in microvolts squared, so that a dead channel is finite
+    x : array (..., channel, time)
+        Microvolts.
+    sfreq : float
+        Sampling rate, Hz.
+    bands : dict {name: (lo, hi)} or sequence of (lo, hi)
+        Hz, half-open.
+    window_s : float
+        Seconds of a window; windows do not overlap.
+    method : "variance", "psd" or "seed_vii"
+        "variance": 1/2 ln(2 pi e sigma^2) of the ideally band-passed window, in nats. "psd":
+        log2(100 PSD) of a Hann FFT, the scale of the released features (about 10 to 28).
+        "seed_vii": the same with the annex's indices (its gamma is in BANDS_SEED_VII).
+    taper : None or "hann"
+        For "variance" only.
+    n_fft : int
+        Points of the transform, for "psd" and "seed_vii".
+    floor : float
+        Smallest variance or power in microvolts squared, so that a dead channel is finite.
 
     Returns
     -------
-    array (..., channel, window, band); float32 stays float32
+    array (..., channel, window, band)
+        Nats, or log2 of microvolts squared; float32 stays float32.
 
     Raises
     ------

@@ -34,11 +34,18 @@ def to_grid(x, channels):
     Parameters
     ----------
     x : array (..., channel, band)
-    channels : names of x's channels in their order, from montage.CHANNELS
+    channels : sequence of str
+        Names of the channels of `x` in their order, from montage.CHANNELS.
 
     Returns
     -------
-    array (..., 9, 9, band) of x's dtype; pads and missing channels hold 0
+    array (..., 9, 9, band)
+        Of the type of `x`; pads and missing channels hold 0.
+
+    Raises
+    ------
+    ValueError
+        For unknown or repeated channels, or another number of them than in `x`.
     """
     x = np.asarray(x)
     i, j = _rows_cols(channels)
@@ -87,13 +94,16 @@ def minmax(x, valid=None, over="sample"):
     Parameters
     ----------
     x : array (..., channel, band)
-    valid : bool array (..., channel) or (channel,); a channel that is False (missing or bad) is
-        left out and becomes 0; None: all channels are valid
-    over : "sample", one minimum and maximum per window; "band", one per window and band
+    valid : bool array (..., channel) or (channel,), or None
+        A channel that is False (missing or bad) is left out and becomes 0. None: all channels are
+        valid.
+    over : "sample" or "band"
+        "sample": one minimum and maximum per window; "band": one per window and band.
 
     Returns
     -------
-    array (..., channel, band) of x's float type, float64 for other types
+    array (..., channel, band)
+        Of the float type of `x`, float64 for other types.
 
     Raises
     ------
@@ -110,12 +120,7 @@ def minmax(x, valid=None, over="sample"):
     if x.dtype.kind != "f":
         x = x.astype(float)
     valid = _expand_valid(valid, x)
-    n_bad = np.count_nonzero(~np.isfinite(x) & valid)
-    if n_bad:
-        raise ValueError(
-            f"x: NaN or infinity in {n_bad} values of channels that are declared valid; "
-            "mark these channels invalid or repair the data"
-        )
+    _check_valid_values(x, valid)
     axis = (-2, -1) if over == "sample" else -2
     low = x.min(axis, keepdims=True, where=valid, initial=np.inf)
     span = x.max(axis, keepdims=True, where=valid, initial=-np.inf) - low
@@ -123,6 +128,16 @@ def minmax(x, valid=None, over="sample"):
     scaled = np.zeros_like(x)
     np.subtract(x, low, out=scaled, where=scalable)
     return np.divide(scaled, span, out=scaled, where=scalable)
+
+
+def _check_valid_values(x, valid):
+    "ValueError for NaN or infinity where `valid`, a bool array of the shape of x, is True."
+    n_bad = np.count_nonzero(~np.isfinite(x) & valid)
+    if n_bad:
+        raise ValueError(
+            f"x: NaN or infinity in {n_bad} values of channels that are declared valid; "
+            "mark these channels invalid or repair the data"
+        )
 
 
 def _expand_valid(valid, x):
@@ -142,14 +157,19 @@ def window_images(X, valid, channels, scale="sample"):
     Parameters
     ----------
     X : array (window, channel, band)
-    valid : bool array (window, channel) or (channel,); None: all channels are valid
-    channels : names of X's channels, from montage.CHANNELS
-    scale : "sample" or "band", see `minmax`
+    valid : bool array (window, channel) or (channel,), or None
+        None: all channels are valid.
+    channels : sequence of str
+        Names of the channels of `X`, from montage.CHANNELS.
+    scale : "sample" or "band"
+        See `minmax`.
 
     Returns
     -------
-    images : float32 array (window, 9, 9, band), 0..1, and 0 in cells without a valid channel
-    mask : bool array (window, 9, 9), True in cells with a valid channel
+    images : float32 array (window, 9, 9, band)
+        0 to 1, and 0 in grid cells without a valid channel.
+    mask : bool array (window, 9, 9)
+        True in grid cells with a valid channel.
     """
     valid = np.broadcast_to(True if valid is None else valid, np.shape(X)[:2])
     mask = to_grid(valid[..., None], channels)[..., 0]
@@ -158,7 +178,18 @@ def window_images(X, valid, channels, scale="sample"):
 
 # %% ../../nbs/signals/40_images.ipynb #277f689a
 def colour_scale(values):
-    """Keywords of a plotly coloraxis: RdBu about 0 for `values` of both signs, else viridis."""
+    """Choose the colours of a heat map.
+
+    Parameters
+    ----------
+    values : array
+        What the map shows; NaN does not count.
+
+    Returns
+    -------
+    dict
+        Keywords of a plotly coloraxis: RdBu about 0 for values of both signs, else viridis.
+    """
     low, high = np.nanmin(values), np.nanmax(values)
     if not low < 0 < high:
         return dict(colorscale="Viridis")
@@ -186,9 +217,12 @@ def grid_image(images, valid=None, names=None, title="", unit="scaled feature (n
     Parameters
     ----------
     images : array (n, 9, 9) or (9, 9)
-    valid : cells to draw, bool array (9, 9) or (n, 9, 9); None: the 62 electrodes
-    names : n titles, or None
-    title, unit : title of the figure, label of the colour bar
+    valid : bool array (9, 9) or (n, 9, 9), or None
+        Grid cells to draw; None: those of the 62 electrodes.
+    names : sequence of n str, or None
+        Titles of the maps.
+    title, unit : str
+        Title of the figure, label of the colour bar.
 
     Returns
     -------

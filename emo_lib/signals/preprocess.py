@@ -61,18 +61,34 @@ def between(low, high):
     return Annotated[Number, Field(ge=low, le=high)]
 
 # %% ../../nbs/signals/10_preprocess.ipynb #13ecf984
+def _check_signal(x, sfreq):
+    "ValueError unless x is (channel, time) with two samples or more, at a positive rate."
+    if x.ndim != 2 or x.shape[1] < 2:
+        raise ValueError(
+            f"signal: expected (channel, time) with two samples or more, found shape {x.shape}"
+        )
+    if not sfreq > 0:
+        raise ValueError(f"sfreq: expected a positive rate in Hz, found {sfreq}")
+
+
 class ChannelRules(Parameters):
     """Thresholds of `find_bad_channels`.
 
     Parameters
     ----------
-    flat_uv : flat if the standard deviation in microvolts is below it; EEG has several microvolts,
-        an amplifier's own noise 0.1 to 0.5
-    z_max : noisy if the robust z of ln variance exceeds it; 5 is customary
-    min_spread : smallest standard deviation of ln variance that is assumed
-    r_min : uncorrelated if the best absolute correlation is below it; 0.4 is customary
-    min_channels : with fewer channels only the flat rule is applied
-    window_s : seconds of a window; statistics are medians over windows
+    flat_uv : float
+        Flat if the standard deviation in microvolts is below it; EEG has several microvolts, an
+        amplifier's own noise 0.1 to 0.5.
+    z_max : float
+        Noisy if the robust z of ln variance exceeds it; 5 is customary.
+    min_spread : float
+        Smallest standard deviation of ln variance that is assumed.
+    r_min : float
+        Uncorrelated if the best absolute correlation is below it; 0.4 is customary.
+    min_channels : int
+        With fewer channels only the flat rule is applied.
+    window_s : float
+        Seconds of a window; statistics are medians over windows.
     """
 
     flat_uv: between(0, 1e6) = 0.5
@@ -88,22 +104,26 @@ def find_bad_channels(signal, sfreq, rules=None):
 
     Parameters
     ----------
-    signal : array (channel, time) in microvolts
-    sfreq : sampling rate in Hz
-    rules : ChannelRules; None: its defaults
+    signal : array (channel, time)
+        Microvolts.
+    sfreq : float
+        Sampling rate, Hz.
+    rules : ChannelRules or None
+        None: its defaults.
 
     Returns
     -------
-    bool array (channel,), True = bad; a channel with a NaN or an infinity is bad
+    bool array (channel,)
+        True: bad. A channel with a NaN or an infinity is bad.
+
+    Raises
+    ------
+    ValueError
+        For another shape, or a rate that is not positive.
     """
     rules = rules or ChannelRules()
     x = np.asarray(signal)
-    if x.ndim != 2 or x.shape[1] < 2:
-        raise ValueError(
-            f"signal: expected (channel, time) with two samples or more, found shape {x.shape}"
-        )
-    if not sfreq > 0:
-        raise ValueError(f"sfreq: expected a positive rate in Hz, found {sfreq}")
+    _check_signal(x, sfreq)
     not_finite = ~np.isfinite(x).all(axis=1)
     if not_finite.any():
         x = np.where(not_finite[:, None], 0, x)
@@ -227,11 +247,15 @@ class Read(Parameters):
 
     Parameters
     ----------
-    sfreq : Hz, None for the file's own; an hour of 64 channels takes 0.4 GB at 200 Hz and 1.8 GB
-        at 1000 Hz
-    edge, attenuation_db : see `antialias`
-    block_s : seconds in memory at the file's own rate
-    n_bytes, n_samples : see `read_cnt_header`
+    sfreq : float or None
+        Hz, None for the file's own. An hour of 64 channels takes 0.4 GB at 200 Hz and 1.8 GB at
+        1000 Hz.
+    edge, attenuation_db : float
+        See `antialias`.
+    block_s : float
+        Seconds in memory at the file's own rate.
+    n_bytes, n_samples : int, str or None
+        See `read_cnt_header`.
     """
 
     sfreq: between(1, 1e5) | None = 200.0
@@ -242,7 +266,24 @@ class Read(Parameters):
     n_samples: Literal[None, "event table"] = None
 
     def load(self, recording):
-        """(mne.io.Raw, what was found): EEG in the data set's order, then the eye channels."""
+        """Read a recording at the lower rate.
+
+        Parameters
+        ----------
+        recording : Recording
+
+        Returns
+        -------
+        raw : mne.io.Raw
+            EEG in the data set's order, then the eye channels.
+        found : dict
+            What the file states, and the channels that were left out.
+
+        Raises
+        ------
+        FileFault
+            For a rate that does not divide, or a file that contradicts the Recording.
+        """
         header = read_cnt_header(recording.path, self.n_bytes, self.n_samples)
         file = open_cnt(recording.path, n_bytes=self.n_bytes, n_samples=self.n_samples)
         eeg, eog = SPECS[recording.dataset].channels, recording.eog
@@ -283,8 +324,10 @@ class Bandpass(Parameters):
 
     Parameters
     ----------
-    low, high : edges in Hz; None: open
-    low_trans, high_trans : widths of the transitions in Hz; "auto": MNE's rule
+    low, high : float or None
+        Edges in Hz; None: open.
+    low_trans, high_trans : float or "auto"
+        Widths of the transitions in Hz; "auto": MNE's rule.
     """
 
     low: Frequency | None = 0.1
@@ -301,7 +344,17 @@ class Bandpass(Parameters):
         return high
 
     def apply(self, raw):
-        """Filter an mne.io.Raw in place; returns what was found (dict)."""
+        """Filter a recording in place.
+
+        Parameters
+        ----------
+        raw : mne.io.Raw
+
+        Returns
+        -------
+        dict
+            Length of the filter: `taps`, and half of it in seconds, `edge_s`.
+        """
         import mne
 
         design = dict(l_trans_bandwidth=self.low_trans, h_trans_bandwidth=self.high_trans, **FIR)
@@ -312,15 +365,28 @@ class Bandpass(Parameters):
 
 
 class Notch(Parameters):
-    """Step "notch": zero-phase FIR filter that removes the mains at `freq` Hz.
+    """Step "notch": zero-phase FIR filter that removes the mains.
 
-    The width is MNE's, freq / 200, and so are the transitions.
+    Parameters
+    ----------
+    freq : float
+        Hz of the mains. The width is MNE's, freq / 200, and so are the transitions.
     """
 
     freq: between(1, 1e5) = 50.0
 
     def apply(self, raw):
-        """Filter an mne.io.Raw in place; returns an empty dict."""
+        """Filter a recording in place.
+
+        Parameters
+        ----------
+        raw : mne.io.Raw
+
+        Returns
+        -------
+        dict
+            Empty.
+        """
         raw.notch_filter([self.freq], picks="all", **FIR)
         return {}
 
@@ -343,11 +409,14 @@ class BadChannels(ChannelRules):
 
     Parameters
     ----------
-    interpolate : fill the gaps; False: only name the channels
-    max_share : largest share of bad channels; a recording with more is refused
-    check_s : seconds that are inspected
-
-    The other parameters are those of `ChannelRules`.
+    interpolate : bool
+        Fill the gaps; False: only name the channels.
+    max_share : float
+        Largest share of bad channels; a recording with more is refused.
+    check_s : float
+        Seconds that are inspected.
+    flat_uv, z_max, min_spread, r_min, min_channels, window_s
+        See `ChannelRules`.
     """
 
     interpolate: Flag = True
@@ -355,7 +424,17 @@ class BadChannels(ChannelRules):
     check_s: between(0.01, 1e6) = 600.0
 
     def apply(self, raw):
-        """Repair an mne.io.Raw in place; returns what was found (dict)."""
+        """Find the bad channels of a recording and repair them in place.
+
+        Parameters
+        ----------
+        raw : mne.io.Raw
+
+        Returns
+        -------
+        dict
+            Names of the channels found bad and of those marked in the file; `interpolated` (bool).
+        """
         names = _names_of_kind(raw, "eeg")
         x = 1e6 * np.concatenate(_spread(raw, self.check_s, self.window_s, names), 1)
         marked = list(raw.info["bads"])
@@ -378,12 +457,18 @@ class EyeComponents(Parameters):
 
     Parameters
     ----------
-    components : number of principal components; fewer where fewer channels are good
-    fit_s, piece_s : seconds on which ICA is fitted, and length of the pieces
-    low : high-pass for the fit, in Hz
-    threshold : a component is removed when its |correlation| with an eye channel is above it
-    max_share : largest share of removed components; a recording with more is refused
-    seed : random start
+    components : int
+        Number of principal components; fewer where fewer channels are good.
+    fit_s, piece_s : float
+        Seconds on which ICA is fitted, and length of the pieces.
+    low : float
+        High-pass for the fit, Hz.
+    threshold : float
+        A component is removed when its |correlation| with an eye channel is above it.
+    max_share : float
+        Largest share of removed components; a recording with more is refused.
+    seed : int
+        Random start.
     """
 
     components: Annotated[Whole, Field(ge=1, le=1000)] = 20
@@ -395,12 +480,32 @@ class EyeComponents(Parameters):
     seed: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 0
 
     def seeded_for(self, recording):
-        """The same step with a seed derived from data set, subject and session."""
+        """The same step with a seed derived from data set, subject and session.
+
+        Parameters
+        ----------
+        recording : Recording
+
+        Returns
+        -------
+        EyeComponents
+        """
         names = (recording.dataset, recording.subject, recording.session)
         return self.model_copy(update=dict(seed=derive_seed(self.seed, "ica", *names)))
 
     def fit(self, raw):
-        """(mne.preprocessing.ICA, the mne.io.Raw it was fitted on): FastICA of the good EEG."""
+        """FastICA of the good EEG channels.
+
+        Parameters
+        ----------
+        raw : mne.io.Raw
+
+        Returns
+        -------
+        model : mne.preprocessing.ICA
+        part : mne.io.Raw
+            The pieces of the recording on which it was fitted.
+        """
         import mne
 
         sfreq, quiet = raw.info["sfreq"], dict(verbose="ERROR")
@@ -417,7 +522,22 @@ class EyeComponents(Parameters):
             return model.fit(part, picks="eeg", **quiet), part
 
     def find(self, model, part, eog):
-        """({eye channel: |correlation| of each component (1-10 Hz)}, components to remove)."""
+        """Find the components that follow the eye channels.
+
+        Parameters
+        ----------
+        model, part
+            See `fit`.
+        eog : sequence of str
+            Names of the eye channels.
+
+        Returns
+        -------
+        scores : dict {eye channel: array (component,)}
+            |correlation| of each component between 1 and 10 Hz.
+        excluded : list of int
+            The components to remove.
+        """
         options = dict(measure="correlation", threshold=self.threshold, verbose="ERROR")
         scores = {}
         for name in eog:
@@ -427,7 +547,17 @@ class EyeComponents(Parameters):
         return scores, np.flatnonzero(follows).tolist()
 
     def apply(self, raw):
-        """Clean an mne.io.Raw in place; returns what was found (dict)."""
+        """Remove the components of the eyes from a recording, in place.
+
+        Parameters
+        ----------
+        raw : mne.io.Raw
+
+        Returns
+        -------
+        dict
+            Number of components, those removed, and their correlations with the eye channels.
+        """
         eog = _working_eye_channels(raw)
         model, part = self.fit(raw)
         scores, model.exclude = self.find(model, part, eog)
@@ -476,7 +606,17 @@ class AverageReference(Parameters):
     """Step "reference": subtract the mean of the good EEG channels from all EEG channels."""
 
     def apply(self, raw):
-        """Re-reference an mne.io.Raw in place; returns an empty dict."""
+        """Re-reference a recording in place.
+
+        Parameters
+        ----------
+        raw : mne.io.Raw
+
+        Returns
+        -------
+        dict
+            Empty.
+        """
         raw.set_eeg_reference("average", projection=False, verbose="ERROR")
         return {}
 
@@ -560,12 +700,19 @@ def settle(pipeline="seed", **options):
 
     Parameters
     ----------
-    pipeline : name in PIPELINES, or a sequence of names and (name, parameters), "read" first
-    **options : per step a dict of other parameters, or None to leave the step out
+    pipeline : str or sequence
+        A name in PIPELINES, or names and (name, parameters) of steps, "read" first.
+    **options : dict or None
+        Per step, other parameters; None leaves the step out.
 
     Returns
     -------
     list of (name, {parameter: value})
+
+    Raises
+    ------
+    ValueError
+        For unknown steps and parameters and impossible values; every fault is listed.
     """
     steps = _steps_of(pipeline)
     _check_steps([name for name, _ in steps], options)
@@ -586,11 +733,26 @@ def settle(pipeline="seed", **options):
 
 # %% ../../nbs/signals/10_preprocess.ipynb #f96b4f3a
 def process(recording, steps, report=None):
-    """Run the `steps` from `settle` on a Recording; parameters and errors as in `preprocess`.
+    """Run the steps of a pipeline on a recording.
+
+    Parameters
+    ----------
+    recording : Recording
+    steps : list of (name, {parameter: value})
+        As from `settle`.
+    report : callable or None
+        Called with (name of a step, seconds) after each step.
 
     Returns
     -------
-    (mne.io.Raw, history), where history is a list of dict(step, parameters, found)
+    raw : mne.io.Raw
+    history : list of dict
+        Per step: step, parameters, found.
+
+    Raises
+    ------
+    LayoutError
+        Names the file, when it cannot be read or repaired.
     """
     raw, history = None, []
     for name, parameters in steps:
@@ -646,12 +808,15 @@ def preprocess(recording, pipeline="seed", report=None, **options):
     Parameters
     ----------
     recording : Recording
-    pipeline, **options : see `settle`
-    report : called with (name of a step, seconds) after each step
+    pipeline, **options
+        See `settle`.
+    report : callable or None
+        Called with (name of a step, seconds) after each step.
 
     Returns
     -------
-    iterator of Trial; signals in microvolts with attrs "bads" (names) and "steps" (JSON)
+    iterator of Trial
+        Signals in microvolts with attrs "bads" (names) and "steps" (JSON).
 
     Raises
     ------
@@ -671,8 +836,10 @@ class Preprocessed:
 
     Parameters
     ----------
-    ds : a reader with `recordings`
-    pipeline, **options : see `settle`
+    ds : reader
+        With `recordings`.
+    pipeline, **options
+        See `settle`.
     """
 
     def __init__(self, ds, pipeline="seed", **options):
@@ -695,19 +862,66 @@ class Preprocessed:
         return sorted({subject for subject, _ in self._recordings})
 
     def sessions(self, subject):
-        """Sessions of `subject` with a recording, sorted."""
+        """Sessions of a subject with a recording.
+
+        Parameters
+        ----------
+        subject : int
+
+        Returns
+        -------
+        list of int
+            Sorted.
+        """
         return sorted(session for s, session in self._recordings if s == subject)
 
     def files(self, subject, session):
-        """Path of the recording, in a list."""
+        """The files of a session.
+
+        Parameters
+        ----------
+        subject, session : int
+
+        Returns
+        -------
+        list of Path
+            The one of the recording.
+        """
         return [self._recordings[subject, session].path]
 
     def problems(self, deep=False):
-        """The problems of the data set."""
+        """The faults of the data set.
+
+        Parameters
+        ----------
+        deep : bool
+            Read the files as well.
+
+        Returns
+        -------
+        list of Problem
+        """
         return self.ds.problems(deep)
 
     def trials(self, subjects=None, sessions=None, report=None):
-        """Clean trials of some subjects and sessions (None: all), lazily; see `preprocess`."""
+        """Clean trials of some subjects and sessions, computed when they are asked for.
+
+        Parameters
+        ----------
+        subjects, sessions : list of int, or None
+            None: all.
+        report : callable or None
+            See `preprocess`.
+
+        Returns
+        -------
+        iterator of Trial
+
+        Raises
+        ------
+        ValueError
+            For subjects or sessions without a recording.
+        """
         absent = [subject for subject in subjects or () if subject not in self.subjects]
         if absent:
             raise ValueError(
