@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from pydantic import ValidationError
+from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.utils import get_tags
 from stubs import STUBS, AdaptingSessions, AdaptingStub, EyeStub, SequenceStub
 
 from emo_lib.base.montage import CHANNELS
@@ -27,6 +30,8 @@ from emo_lib.twins.twin import twin_set
 every_model = pytest.mark.parametrize("name", list(MODELS))
 NETWORKS = [name for name, model in MODELS.items() if "features" in model.views]
 every_network = pytest.mark.parametrize("name", NETWORKS)
+PRETRAINED = [name for name, model in MODELS.items() if model(2).stages()]
+every_pretrained = pytest.mark.parametrize("name", PRETRAINED)
 
 
 def toy(n_channels=62, n=24, seed=0, classes=3):
@@ -139,9 +144,10 @@ BAD = {
     "NaN": lambda X, y: (np.where(np.arange(5) == 2, np.nan, X), y),
     "inf": lambda X, y: (np.where(np.arange(5) == 2, np.inf, X), y),
     "61 channels": lambda X, y: (X[:, :61], y),
-    "no bands": lambda X, y: (X[..., 0], y),
+    "a table": lambda X, y: (X.reshape(24, 310), y),
     "labels short": lambda X, y: (X, y[:-1]),
-    "label 3": lambda X, y: (X, y + 1),
+    "four labels": lambda X, y: (X, np.arange(24) % 4),
+    "two words": lambda X, y: (X, np.where(y > 0, "sad", "happy")),
     "label -1": lambda X, y: (X, y - 1),
     "label 0.5": lambda X, y: (X, y + 0.5),
     "one window": lambda X, y: (X[:1], y[:1]),
@@ -179,8 +185,9 @@ def test_every_model_refuses_in_the_same_words(name, change, words):
 @pytest.mark.parametrize(
     "channels, words",
     [
-        (("FP1", "cz", "A1"), "unknown 'cz', 'A1'"),
-        (("FP1", "CZ", "CZ"), "twice 'CZ'"),
+        (("FP1", "XX", "A1"), "unknown 'XX', 'A1'"),
+        (("FP1", "CZ", "Cz"), "twice 'CZ'"),
+        (("T3", "T7"), "twice 'T7'"),
         ((), "found none"),
     ],
 )
@@ -312,6 +319,231 @@ def test_pretraining_keeps_the_contract(name):
     ):
         with pytest.raises(ValueError, match="no pre-training stage 'no such'; it has"):
             call()
+
+
+def pretrained(name):
+    "A model whose stages are trained in memory."
+    X, _ = toy()
+    model = make(name)
+    for stage in model.stages():
+        model.pretrain(stage, X, train=X[:12])
+    return model
+
+
+@every_pretrained
+def test_a_clone_without_the_pretrained_weights_gives_a_warning(name):
+    model = pretrained(name)
+    with pytest.warns(UserWarning, match="no pre-trained weights.*save_pretrained"):
+        copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert not copy.pretrained_
+
+
+@every_pretrained
+@pytest.mark.filterwarnings("error")
+def test_saved_pretrained_weights_survive_cloning(name, tmp_path):
+    X, y = toy()
+    model = pretrained(name)
+    expected = model.fit(X, y).predict_proba(X)
+    assert model.save_pretrained(tmp_path / "w.safetensors") is model
+    assert np.array_equal(clone(model).fit(X, y).predict_proba(X), expected)
+    assert np.array_equal(clone(clone(model)).fit(X, y).predict_proba(X), expected)
+    given = make(name, pretrained=str(tmp_path / "w.safetensors"))
+    assert np.array_equal(given.fit(X, y).predict_proba(X), expected)
+    assert not np.array_equal(make(name).fit(X, y).predict_proba(X), expected)
+
+
+@every_pretrained
+@pytest.mark.filterwarnings("error")
+def test_cross_validation_starts_from_the_saved_weights(name, tmp_path):
+    X, y = toy(n=48)
+    model = pretrained(name)
+    folds = list(StratifiedKFold(3).split(X, y))
+    by_hand = [model.fit(X[train], y[train]).predict_proba(X[test]) for train, test in folds]
+    model.save_pretrained(tmp_path / "w.safetensors")
+    found = []
+
+    def keep(estimator, X, y):
+        found.append(estimator.predict_proba(X))
+        return 0.0
+
+    cross_val_score(model, X, y, cv=folds, scoring=keep)
+    assert all(map(np.array_equal, found, by_hand))
+
+
+@every_pretrained
+def test_a_file_of_weights_and_other_weights_do_not_mix(name, tmp_path):
+    X, y = toy()
+    file = tmp_path / "w.safetensors"
+    with pytest.raises(ValueError, match="call pretrain first"):
+        make(name).save_pretrained(file)
+    model = pretrained(name).save_pretrained(file)
+    stage = model.stages()[0]
+    for call in (lambda: model.pretrain(stage, X), lambda: model.load_stage(stage, file)):
+        with pytest.raises(ValueError, match="pretrained: expected None.*set_params"):
+            call()
+    assert make(name).load_stage(stage, file).pretrained_.keys() == {stage.name}
+    with pytest.raises(ValueError, match="for the 4 bands .* found weights for 5"):
+        clone(model).fit(X[..., :4], y)
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        clone(model).fit(X, y)
+    with pytest.raises(ValueError, match="pretrained: expected the path .* found 5"):
+        make(name, pretrained=5).check_params()
+
+
+@every_pretrained
+def test_a_cell_takes_pretrained_weights_from_its_own_folder(name, tmp_path):
+    with pytest.raises(ValidationError, match="pretrained follow from .* leave them out"):
+        CellSpec(dataset="SEED", features=tmp_path, model=name, hyper={"pretrained": "w"})
+
+
+OWN_LABELS = {
+    "words": np.array(["angry", "calm", "sad"]),
+    "objects": np.array(["angry", "calm", "sad"], dtype=object),
+    "1..3": np.array([1, 2, 3]),
+    "other numbers": np.array([-2, 5, 40]),
+}
+
+
+@every_model
+@pytest.mark.parametrize("labels", OWN_LABELS.values(), ids=OWN_LABELS)
+def test_labels_of_ones_own_come_back(name, labels):
+    X, y = toy()
+    V, yv = toy(seed=1)
+    numbers = make(name).fit(X, y, val=(V, yv))
+    model = make(name).fit(X, labels[y], val=(V, labels[yv]))
+    assert model.classes_.tolist() == labels.tolist()
+    assert np.array_equal(model.predict_proba(V), numbers.predict_proba(V))
+    assert np.array_equal(model.predict(V), labels[numbers.predict(V)])
+    assert model.score(V, labels[yv]) == numbers.score(V, yv)
+    assert model.predict(X[:0]).shape == (0,)
+    with pytest.raises(ValueError, match="found other"):
+        make(name).fit(X, labels[y], val=(V, np.full(24, "other")))
+    with pytest.raises(ValueError, match="val: expected .* found Samples with class numbers"):
+        make(name).fit(X, labels[y], val=from_arrays(V, yv))
+
+
+@every_model
+def test_true_and_false_are_labels(name):
+    X, y = toy(classes=2)
+    model = make(name, n_classes=2).fit(X, y == 1)
+    assert model.classes_.tolist() == [False, True]
+    assert model.predict(X).dtype == bool
+
+
+@every_model
+def test_class_numbers_keep_their_places_when_training_lacks_a_class(name):
+    X, y = toy(classes=2)
+    for labels in (y, y + 1):
+        model = make(name).fit(X, labels)
+        assert model.classes_.tolist() == [0, 1, 2]
+        assert set(model.predict(X)) <= {0, 1, 2}
+
+
+@every_model
+def test_samples_hold_class_numbers_only(name):
+    X, y = toy()
+    with pytest.raises(ValueError, match="expected labels 0..2, found 3"):
+        make(name).fit(from_arrays(X, y + 1))
+
+
+@every_network
+def test_labels_of_ones_own_are_saved_with_the_weights(name, tmp_path):
+    X, y = toy()
+    words = OWN_LABELS["words"][y]
+    model = make(name).fit(X, words)
+    model.save(tmp_path / "w.safetensors")
+    loaded = make(name).load(tmp_path / "w.safetensors")
+    assert np.array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.classes_.tolist() == model.classes_.tolist()
+
+
+@every_model
+def test_a_table_is_taken_only_where_its_columns_have_one_meaning(name):
+    X, y = toy()
+    one_band = make(name).fit(X[..., 4], y)
+    assert np.array_equal(
+        one_band.predict_proba(X[..., 4]), make(name).fit(X[..., 4:], y).predict_proba(X[..., 4:])
+    )
+    one_channel = make(name, 1).fit(X[:, 0], y)
+    assert np.array_equal(one_channel.predict(X[:, 0]), one_channel.predict(X[:, :1]))
+    table = X.reshape(24, 310)
+    with pytest.raises(ValueError) as e:
+        make(name).fit(table, y)
+    assert "(window, channel, band)" in str(e.value)
+    assert "X.reshape(-1, 62, 5)" in str(e.value)
+    assert np.array_equal(table.reshape(-1, 62, 5), X)
+    assert "X.reshape(-1, 5, 62).swapaxes(1, 2)" in str(e.value)
+    by_band = X.swapaxes(1, 2).reshape(24, 310)
+    assert np.array_equal(by_band.reshape(-1, 5, 62).swapaxes(1, 2), X)
+
+
+SPELLINGS = ("Fp1", "fpz", "EEG FP2-Ref", "Af3", "T3", "T4", "T5", "T6", "Cz", "Oz")
+
+
+@every_model
+def test_channels_may_be_spelled_as_elsewhere(name, tmp_path):
+    names = ("FP1", "FPZ", "FP2", "AF3", "T7", "T8", "P7", "P8", "CZ", "OZ")
+    X, y = toy(len(names))
+    usual = make(name).set_params(channels=names).fit(X, y)
+    model = make(name).set_params(channels=SPELLINGS).fit(X, y)
+    expected = usual.predict_proba(X)
+    assert np.array_equal(model.predict_proba(X), expected)
+    assert model.get_params()["channels"] == SPELLINGS, "hyper-parameters stay as they are given"
+    assert model.channel_names == names
+    for channels in (names, SPELLINGS):
+        samples = from_arrays(X, channels=channels)
+        assert np.array_equal(model.predict_proba(samples), expected)
+        assert np.array_equal(usual.predict_proba(samples), expected)
+    assert [s.key for s in model.stages()] == [s.key for s in usual.stages()]
+    if model.has_weights:
+        model.save(tmp_path / "w.safetensors")
+        loaded = make(name).set_params(channels=names).load(tmp_path / "w.safetensors")
+        assert np.array_equal(loaded.predict_proba(X), expected)
+
+
+@every_model
+def test_scikit_learn_sees_a_classifier(name):
+    model = make(name)
+    tags = get_tags(model)
+    assert is_classifier(model)
+    assert tags.classifier_tags.multi_class
+    assert tags.target_tags.required
+    assert tags.input_tags.three_d_array
+    assert not tags.input_tags.two_d_array
+    assert not tags.input_tags.allow_nan
+
+
+@every_model
+def test_scikit_learn_validates_and_searches(name):
+    X, y = toy(n=36)
+    words = OWN_LABELS["words"][y]
+    assert np.isfinite(cross_val_score(make(name), X, words, cv=3)).all()
+    search = GridSearchCV(make(name), {"seed": [0, 1]}, cv=3, scoring="roc_auc_ovr")
+    search.fit(X, words)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert set(search.predict(X)) <= set(words)
+
+
+@pytest.mark.parametrize("name", [n for n, m in MODELS.items() if hasattr(m, "decision_function")])
+def test_a_decision_function_ranks_as_the_model_predicts(name):
+    X, y = toy()
+    model = make(name).fit(X, y)
+    d = model.decision_function(X)
+    assert d.shape == (24, 3)
+    assert np.array_equal(d.argmax(1), model.predict(X))
+    assert model.decision_function(X[:0]).shape == (0, 3)
+    two = make(name, n_classes=2).fit(X, np.where(y > 0, "sad", "happy"))
+    d = two.decision_function(X)
+    assert d.shape == (24,)
+    assert np.array_equal(two.classes_[(d > 0).astype(int)], two.predict(X))
+    with pytest.raises(NotFittedError):
+        make(name).decision_function(X)
+
+
+def test_the_linear_svm_has_a_decision_function():
+    assert callable(MODELS["svm"].decision_function)
 
 
 @every_network

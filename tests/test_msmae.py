@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 from sklearn.base import clone
 
 import emo_lib.models.msmae as module
+import emo_lib.models.vit  # noqa: F401
 from emo_lib.base.montage import CHANNELS
 from emo_lib.models.msmae import MSMAE, VARIANTS, MSMAENet
 from emo_lib.nets.masking import random_mask
+from emo_lib.training.sources import code_digest
 from emo_lib.training.weights import fit_into, read_weights, save_weights
 
 TINY = dict(
@@ -300,6 +303,60 @@ def test_a_variant_without_the_stage_refuses_it(data, channel_file):
         tiny(variant="mae_1x1").pretrain("spatial", data[0])
 
 
+def test_a_file_of_pretrained_weights_is_checked(data, tmp_path):
+    X, y = data
+    file = tmp_path / "w.safetensors"
+    pretrain(tiny(), X, X[:16]).save_pretrained(file, {"dataset": "a toy"})
+    assert read_weights(file)[1]["trained_on"] == {"dataset": "a toy"}
+    with pytest.raises(ValueError, match="w.safetensors.*do not fit"):
+        tiny(pretrained=file, dim_channel=16).fit(X, y)
+    with pytest.raises(ValueError, match="w.safetensors: expected heads 1, found 2"):
+        tiny(pretrained=file, heads=1).fit(X, y)
+    with pytest.raises(ValueError, match="stages among .'channel'., found"):
+        tiny(pretrained=file, variant="mae_1x1").fit(X, y)
+    with pytest.raises(ValueError, match="pretrained: expected None.*no pre-training stage"):
+        tiny(pretrained=file, variant="vit_1x1").fit(X, y)
+
+
+def test_a_file_of_one_stage_is_enough_to_start_from(data, channel_file):
+    X, y = data
+    expected = tiny().load_stage("channel", channel_file).fit(X, y).predict_proba(X)
+    from_file = tiny(pretrained=channel_file).fit(X, y)
+    assert np.array_equal(from_file.predict_proba(X), expected)
+
+
+def test_a_frozen_branch_of_a_file_is_untouched(data, tmp_path):
+    X, y = data
+    file = tmp_path / "w.safetensors"
+    before = pretrain(tiny(), X, X[:16]).save_pretrained(file).pretrained_["spatial"].weights
+    fitted = tiny(pretrained=file).fit(X, y)
+    assert are_equal(before, fitted.net_.spatial.state_dict())
+
+
+@pytest.mark.parametrize(
+    "module_name, is_part",
+    [
+        ("emo_lib.models.msmae", True),
+        ("emo_lib.nets.blocks", True),
+        ("emo_lib.training.loop", True),
+        ("emo_lib.signals.images", True),
+        ("emo_lib.models.vit", False),
+    ],
+)
+def test_the_key_of_a_stage_follows_the_source_code(tmp_path, monkeypatch, module_name, is_part):
+    before = {s.name: s.key for s in tiny().stages()}
+    changed = sys.modules[module_name]
+    edited = tmp_path / "edited.py"
+    edited.write_text(Path(changed.__file__).read_text() + "\nEDITED = True\n")
+    monkeypatch.setattr(changed, "__file__", str(edited))
+    code_digest.cache_clear()
+    try:
+        after = {s.name: s.key for s in tiny().stages()}
+    finally:
+        code_digest.cache_clear()
+    assert all((after[name] != before[name]) == is_part for name in before)
+
+
 def test_pretraining_on_another_cap(data, tmp_path):
     X, y = data
     m30 = pretrain(tiny(channels=CHANNELS[::2]), X[:, ::2], X[:16, ::2])
@@ -367,7 +424,7 @@ def test_bad_input(data, model):
     with pytest.raises(ValueError, match="no valid channel"):
         model.predict(X, valid=np.zeros(62, bool))
     with pytest.raises(ValueError, match="labels"):
-        model.fit(X, y + 1)
+        model.fit(X, np.arange(48) % 4)
     with pytest.raises(TypeError, match="pretrain_epoch'"):
         MSMAE(3, pretrain_epoch=3)
     with pytest.raises(ValueError, match="unknown 'XX'"):
@@ -377,7 +434,8 @@ def test_bad_input(data, model):
 
 
 def test_clone_keeps_parameters_and_drops_weights(data, model):
-    copy = clone(model)
+    with pytest.warns(UserWarning, match="no pre-trained weights"):
+        copy = clone(model)
     assert copy.get_params() == model.get_params()
     assert not copy.pretrained_
     with pytest.raises(ValueError, match="not fitted"):

@@ -133,7 +133,7 @@ class DGCNN(NetworkClassifier):
 
     def make_net(self, n_bands, n_eye=0):
         """A DGCNNNet of these sizes."""
-        n_channels = len(self.channels)
+        n_channels = len(self.channel_names)
         net = DGCNNNet(n_channels, n_bands, self.n_classes, self.hidden, self.fc, self.order)
         if self.scale == "standard":
             net.register_buffer("moments", torch.ones(2, n_channels, n_bands))

@@ -30,10 +30,22 @@ class ImageClassifier(NetworkClassifier):
     def prepare(self, samples):
         """One tuple entry: the images."""
         X, valid = samples.as_windows()
-        images, _ = window_images(X, valid, self.channels, self.scale)
+        images, _ = window_images(X, valid, self.channel_names, self.scale)
         return (images,)
 
 # %% ../../nbs/models/15_image_classifier.ipynb #fd3a4e7b
 def scale_sizes(sizes, width):
-    """Layer sizes (ints) times `width`, each rounded and at least 1."""
+    """Layer sizes of a narrower or wider network.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+    width : float
+        Multiplies each size.
+
+    Returns
+    -------
+    list of int
+        Rounded, at least 1.
+    """
     return [max(1, round(width * n)) for n in sizes]

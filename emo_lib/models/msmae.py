@@ -372,7 +372,21 @@ class Pretrainer:
 
 
 def region_summary(branch, data, n=256):
-    """attention_summary of the first `n` windows, over the regions that exist in all of them."""
+    """Summarise the region attention of a branch, over the regions that exist in all windows.
+
+    Parameters
+    ----------
+    branch : SpatialBranch
+    data : (images, valid)
+        Tensors (window, 9, 9, band) and bool (window, 9, 9).
+    n : int
+        The first `n` windows count.
+
+    Returns
+    -------
+    dict of float
+        See `attention_summary`; empty without Attn, or with fewer than two common regions.
+    """
     if branch.attn is None:
         return {}
     with torch.no_grad():
@@ -473,7 +487,7 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
     def prepare(self, samples):
         """Images float32 (n, 9, 9, band) and measured cells bool (n, 9, 9)."""
         X, valid = samples.as_windows()
-        images, measured = window_images(X, valid, self.channels, self.scale)
+        images, measured = window_images(X, valid, self.channel_names, self.scale)
         return images, np.ones_like(measured) if self.row.plain else measured
 
     def stages(self):
@@ -518,8 +532,8 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
     def _fit(self, train, val, adapt):
         "Lines 28 to 37 of Algorithm 1."
         self.net_ = self._new_net(self.seed)
-        self.load_pretrained(self.net_)
-        inputs = self._training_inputs(train)
+        started = self.load_pretrained(self.net_)
+        inputs = self._training_inputs(train, "spatial" in started)
         score = self._score_on(val)
 
         def score_with_exact_statistics(net):
@@ -531,11 +545,10 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
         if val is None:  # else the network of the best epoch was normalised when it was scored
             self._normalise(inputs)
 
-    def _training_inputs(self, train):
+    def _training_inputs(self, train, is_pretrained):
         "What MSMAENet.forward takes; z_F_3 of a frozen branch is computed once, not per batch."
         inputs = self.tensors(train)
-        is_frozen = self.freeze_spatial and not self.row.plain and "spatial" in self.pretrained_
-        if not is_frozen:
+        if not is_pretrained or self.row.plain or not self.freeze_spatial:
             return inputs
         self.net_.spatial.requires_grad_(False)
         z_3 = forward(self.net_, inputs, self.net_.spatial_features)
@@ -562,5 +575,5 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
                 "channels; use one with 1x1"
             )
         A = forward(self.net_, self.tensors(samples), self.net_.channel.attention).cpu().numpy()
-        cells = [9 * row + column for row, column in map(CELLS.get, self.channels)]
+        cells = [9 * row + column for row, column in map(CELLS.get, self.channel_names)]
         return A[:, cells][:, :, cells]

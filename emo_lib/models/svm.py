@@ -69,6 +69,29 @@ class LinearSVM(Classifier):
         machine = LinearSVC(C=self.C, dual=False)
         self.svm_ = machine.fit(standardise(self.scaler_, rows), train.label)
 
-    def _predict_proba(self, samples):
+    def _distances(self, samples):
+        "Distances (sample, class) to the planes."
+        if not len(samples):
+            return np.empty((0, self.n_classes))
         rows = standardise(self.scaler_, as_rows(*samples.as_windows()))
-        return softmax(distances(self.svm_, rows, self.n_classes), axis=1)
+        return distances(self.svm_, rows, self.n_classes)
+
+    def _predict_proba(self, samples):
+        return softmax(self._distances(samples), axis=1)
+
+    def decision_function(self, x, *, valid=None):
+        """Distances to the planes, by which scikit-learn ranks samples.
+
+        Parameters
+        ----------
+        x, valid
+            As `train` and `valid` of `fit`.
+
+        Returns
+        -------
+        float64 array (sample, class), or (sample,) for two classes
+            -inf for a class that training lacked; for two classes positive where `classes_[1]` is
+            predicted.
+        """
+        d = self._distances(self._read_new(x, valid))
+        return d[:, 1] - d[:, 0] if self.n_classes == 2 else d

@@ -23,7 +23,7 @@ from ..samples.samples import SampleSettings
 from ..samples.scaling import Scaling
 
 # %% ../../nbs/run/30_spec.ipynb #31a2c029
-FROM_THE_DATA = frozenset({"n_classes", "channels", "seed"})
+FROM_THE_DATA = frozenset({"n_classes", "channels", "seed", "pretrained"})
 
 
 def _known_model(name):
@@ -48,7 +48,10 @@ def _refuse_set_elsewhere(hyper):
         )
     if fixed := sorted(FROM_THE_DATA & set(hyper)):
         names = ", ".join(fixed)
-        raise ValueError(f"{names} follow from the data and from `seed`; leave them out")
+        raise ValueError(
+            f"{names} follow from the data, and from `seed` and `pretrained` of the cell; "
+            "leave them out"
+        )
 
 
 def _model_of(checked):

@@ -7,6 +7,7 @@ __all__ = ['Classifier', 'NetworkClassifier']
 
 # %% ../../nbs/training/40_estimator.ipynb #bc273b10
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -20,7 +21,15 @@ from ..base.montage import CHANNELS
 from ..base.parameters import Seed, Whole, faults_of
 from ..samples.needs import Needs
 from ..samples.samples import Samples
-from .inputs import Channels, as_samples, check_labels, clean_samples, sizes
+from emo_lib.training.inputs import (
+    Channels,
+    InputReader,
+    check_channels,
+    find_classes,
+    in_words,
+    number_labels,
+    sizes,
+)
 from .loop import TrainingOptions, forward, pick_device, seeded, train
 from .weights import fit_into, read_weights, save_weights
 
@@ -38,14 +47,15 @@ class Classifier(ClassifierMixin, BaseEstimator):
     ----------
     n_classes : int
     channels : sequence of str
-        Names of the EEG channels, in the order of the data, among montage.CHANNELS.
+        Names of the EEG channels, in the order of the data: montage.CHANNELS or some of them, in
+        any usual spelling ("Fp1", "CZ", "T3" for "T7").
     seed : int
         Of everything random.
 
     Attributes
     ----------
-    classes_ : int array
-        0..n_classes-1, whichever classes training showed.
+    classes_ : array (n_classes,)
+        The labels of `fit`; 0..n_classes-1 for class numbers, whichever classes training showed.
     n_bands_, n_eye_ : int
         Bands and eye features of the training samples; 0 without that modality.
     history_ : list of dict
@@ -86,6 +96,22 @@ class Classifier(ClassifierMixin, BaseEstimator):
             )
         return super().__new__(cls)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    @property
+    def channel_names(self):
+        """tuple of str: `channels` in the spelling of montage.CHANNELS."""
+        return check_channels(self.channels)
+
+    @property
+    def reader(self):
+        """The InputReader for what this model takes."""
+        return InputReader(self.needs, self.channel_names, type(self).__name__)
+
     def check_params(self):
         """Refuse impossible hyper-parameters, all in one ValueError; returns self."""
         faults = faults_of(self)
@@ -101,10 +127,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         train : Samples, or array (window, channel, band) or (sample, step, channel, band)
-        y : int array (sample,) or None
-            Labels; None: those of the Samples.
+        y : array (sample,) or None
+            Class numbers 0..n_classes-1, or n_classes labels of your own (whole numbers or words),
+            which become `classes_`; None: the class numbers of the Samples.
         val : Samples, (X, y) or (X, y, valid), or None
-            To choose the best epoch; None: the last one counts.
+            To choose the best epoch, with labels like those of training; None: the last one counts.
         adapt : Samples, X or (X, valid), or None
             Unlabelled samples of the target, only for a model that adapts.
         valid : bool array or None
@@ -116,20 +143,29 @@ class Classifier(ClassifierMixin, BaseEstimator):
         self
         """
         self.check_params()
-        train = self._read(train, valid)
-        if len(train) < 2:
-            raise ValueError(
-                f"expected at least 2 {self.needs.kind}s to train on, found {len(train)}"
-            )
-        train = self._with_labels(train, y, least=2)
-        self.n_bands_, self.n_eye_ = sizes(train, self.needs)
+        samples = self.reader.read(train, valid)
+        self.reader.refuse_too_few(samples)
+        classes = np.arange(self.n_classes) if y is None else find_classes(y, self.n_classes)
+        samples = _label(samples, y, classes, least=2)
+        self.n_bands_, self.n_eye_ = sizes(samples, self.needs)
         self.history_ = []
-        self._fit(train, self._read_val(val), self._read_adapt(adapt))
-        self.classes_ = np.arange(self.n_classes)
+        self._fit(samples, self._read_val(val, classes), self._read_adapt(adapt))
+        self.classes_ = classes
         return self
 
     def predict_proba(self, x, *, valid=None):
-        """Class probabilities float64 (sample, class); x, valid as `train`, `valid` of `fit`."""
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        x, valid
+            As `train` and `valid` of `fit`.
+
+        Returns
+        -------
+        float64 array (sample, class)
+            Columns in the order of `classes_`; rows sum to 1.
+        """
         samples = self._read_new(x, valid)
         if not len(samples):
             return np.empty((0, self.n_classes))
@@ -142,7 +178,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
         return probabilities
 
     def predict(self, x, *, valid=None):
-        """Class indices (sample,); see `predict_proba`."""
+        """The label of the most probable class, among `classes_`: array (sample,).
+
+        Parameters
+        ----------
+        x, valid
+            As `train` and `valid` of `fit`.
+        """
         best = self.predict_proba(x, valid=valid).argmax(1)
         return self.classes_[best]
 
@@ -176,22 +218,13 @@ class Classifier(ClassifierMixin, BaseEstimator):
         """Read a fitted model from `path`; see `NetworkClassifier`."""
         raise ValueError(f"{type(self).__name__} has no weights to load; fit it again")
 
-    def _read(self, x, valid=None):
-        "Checked Samples, from Samples or an array."
-        samples = as_samples(x, valid, self.channels)
-        return clean_samples(samples, self.needs, self.channels, type(self).__name__)
-
-    def _read_unlabelled(self, x):
-        "Checked Samples without labels, from Samples, X or (X, valid)."
-        x, valid = x if isinstance(x, tuple) else (x, None)
-        return self._read(x, valid).without_labels()
-
     def _read_new(self, x, valid=None):
         "Checked Samples of the same number of bands and eye features as in training."
         check_is_fitted(self, "classes_")
-        return self._check_sizes(self._read(x, valid))
+        return self._check_sizes(self.reader.read(x, valid))
 
     def _check_sizes(self, samples):
+        "The Samples, if they have as many bands and eye features as those of training."
         n_bands, n_eye = sizes(samples, self.needs)
         if n_bands != self.n_bands_:
             raise ValueError(f"expected {self.n_bands_} bands as in training, found {n_bands}")
@@ -199,19 +232,20 @@ class Classifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"expected {self.n_eye_} eye features as in training, found {n_eye}")
         return samples
 
-    def _with_labels(self, samples, y, least):
-        y = check_labels(samples.label if y is None else y, len(samples), self.n_classes, least)
-        return replace(samples, meta=samples.meta.assign(label=y))
-
-    def _read_val(self, val):
-        "Checked and labelled validation Samples, or None."
+    def _read_val(self, val, classes):
+        "Checked validation Samples, labelled by class numbers, or None."
         if val is None:
             return None
         X, y, valid = (val, None, None) if isinstance(val, Samples) else _as_triple(val)
-        samples = self._check_sizes(self._read(X, valid))
+        samples = self._check_sizes(self.reader.read(X, valid))
         if not len(samples):
             raise ValueError(f"expected at least 1 {self.needs.kind} to validate on, found 0")
-        return self._with_labels(samples, y, least=1)
+        if y is None and not np.array_equal(classes, np.arange(self.n_classes)):
+            raise ValueError(
+                f"val: expected (X, y) with labels like those of training ({in_words(classes)}), "
+                "found Samples with class numbers"
+            )
+        return _label(samples, y, classes)
 
     def _read_adapt(self, adapt):
         "Checked Samples of the target without labels, or None."
@@ -222,7 +256,14 @@ class Classifier(ClassifierMixin, BaseEstimator):
                 f"adapt: expected None, found samples; {type(self).__name__} does not adapt to a "
                 "target, leave them out"
             )
-        return self._check_sizes(self._read_unlabelled(adapt))
+        return self._check_sizes(self.reader.read_unlabelled(adapt))
+
+
+def _label(samples, y, classes, least=1):
+    "Samples with the class numbers of the labels `y`; None: with their own, checked."
+    given = samples.label if y is None else y
+    numbers = number_labels(given, len(samples), classes, least)
+    return replace(samples, meta=samples.meta.assign(label=numbers))
 
 
 def _as_triple(val):
@@ -253,7 +294,20 @@ class NetworkClassifier(Classifier, TrainingOptions):
     must_match = ("channels",)
 
     def loss(self, net, batch, generator):
-        """Cross-entropy of a batch (*inputs, y)."""
+        """Cross-entropy, float32.
+
+        Parameters
+        ----------
+        net : nn.Module
+        batch : tuple of tensors
+            The inputs of `net`, then the class numbers (n,).
+        generator : torch.Generator
+            For losses with a random part.
+
+        Returns
+        -------
+        scalar tensor
+        """
         return F.cross_entropy(net(*batch[:-1]).float(), batch[-1])
 
     def set_statistics(self, net, train):
@@ -292,17 +346,42 @@ class NetworkClassifier(Classifier, TrainingOptions):
         return logits.double().softmax(1).cpu().numpy()
 
     def transform(self, x, *, valid=None):
-        """What the last linear layer sees: float32 (sample, d). Arguments as `predict_proba`."""
+        """What the last linear layer sees.
+
+        Parameters
+        ----------
+        x, valid
+            As `train` and `valid` of `fit`.
+
+        Returns
+        -------
+        float32 array (sample, d)
+        """
         samples = self._read_new(x, valid)
         return forward(self.net_, self.tensors(samples), self.net_.features).cpu().numpy()
 
     def save(self, path):
-        """Write the fitted model to `path` (safetensors), a description to the .json beside it."""
+        """Write the fitted model.
+
+        Parameters
+        ----------
+        path : str or Path
+            A .safetensors file; the description goes to the .json of the same name.
+        """
         check_is_fitted(self, "classes_")
-        save_weights(path, self.net_, self.description())
+        info = self.description() | {"classes": self.classes_.tolist()}
+        save_weights(path, self.net_, info)
 
     def load(self, path):
         """Fill this model from a file of `save` and return it.
+
+        Parameters
+        ----------
+        path : str or Path
+
+        Returns
+        -------
+        self
 
         Raises
         ------
@@ -312,25 +391,41 @@ class NetworkClassifier(Classifier, TrainingOptions):
         state, info = read_weights(path)
         self.refuse_mismatch(path, info, self.must_match)
         self.n_bands_, self.n_eye_ = info["n_bands"], info.get("n_eye", 0)
+        classes = info.get("classes", list(range(self.n_classes)))
         net = self._new_net(seed=0)
         fit_into(net, state, path)
         self.net_ = net.eval()
-        self.classes_ = np.arange(self.n_classes)
+        self.classes_ = np.asarray(classes)
         return self
 
     def description(self):
         """Class, hyper-parameters and sizes, as a JSON-able dict."""
         return {
             "class": type(self).__name__,
-            "params": {name: _plain(value) for name, value in self.get_params().items()},
+            "params": self._plain_params(),
             "n_bands": self.n_bands_,
             "n_eye": self.n_eye_,
         }
 
     def refuse_mismatch(self, path, info, names):
-        """ValueError unless `info` describes weights of this class and these hyper-parameters."""
-        expected = {"class": type(self).__name__}
-        expected |= {name: _plain(getattr(self, name)) for name in names}
+        """Refuse weights of another class or of other hyper-parameters.
+
+        Parameters
+        ----------
+        path : str or Path
+            Of the weights, for messages.
+        info : dict
+            Their description.
+        names : sequence of str
+            Hyper-parameters that must be equal.
+
+        Raises
+        ------
+        ValueError
+            Names the first difference.
+        """
+        own = self._plain_params()
+        expected = {"class": type(self).__name__} | {name: own[name] for name in names}
         params = info.get("params")
         found = {"class": info.get("class")} | (params if isinstance(params, dict) else {})
         for name, value in expected.items():
@@ -345,7 +440,14 @@ class NetworkClassifier(Classifier, TrainingOptions):
                 "delete the file and train again"
             )
 
+    def _plain_params(self):
+        "The hyper-parameters as JSON gives them back, channels in the spelling of the montage."
+        params = self.get_params() | {"channels": self.channel_names}
+        return {name: _plain(value) for name, value in params.items()}
+
 
 def _plain(value):
     "A hyper-parameter as JSON gives it back."
+    if isinstance(value, Path):
+        return str(value)
     return list(value) if isinstance(value, tuple) else value

@@ -7,16 +7,21 @@ __all__ = ['Stage', 'StageWeights', 'PretrainedClassifier']
 
 # %% ../../nbs/training/50_stages.ipynb #0cec1867
 import json
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
+from typing import Annotated, Any
 
 import torch
+from pydantic import BeforeValidator
 
 from .. import __version__
 from ..base.store import content_hash, derive_seed
 from .estimator import NetworkClassifier
 from .inputs import sizes
 from .loop import pick_device, seeded
+from .sources import code_digest
 from .weights import fit_into, read_weights, save_weights
 
 # %% ../../nbs/training/50_stages.ipynb #347e142a
@@ -55,6 +60,43 @@ class StageWeights:
     weights: dict
     curves: dict
 
+# %% ../../nbs/training/50_stages.ipynb #c2797219
+def write_stages(path, stages, description):
+    "Write StageWeights by name, and a description (dict), to one file."
+    weights = {}
+    for name, trained in stages.items():
+        weights |= {f"{name}.{key}": value for key, value in trained.weights.items()}
+    curves = {name: trained.curves for name, trained in stages.items()}
+    save_weights(path, weights, description | {"parts": list(stages), "curves": curves})
+
+
+def read_stages(path):
+    "StageWeights by name, and the description, of a file of `write_stages`."
+    state, info = read_weights(path)
+    names, curves = info.get("parts"), info.get("curves")
+    if not isinstance(names, list) or not isinstance(curves, dict) or not set(names) <= set(curves):
+        raise ValueError(
+            f"{path}: expected the description of a pre-trained stage, found it damaged; "
+            "delete the file and pre-train again"
+        )
+    return {name: StageWeights(_of_stage(state, name), curves[name]) for name in names}, info
+
+
+def _of_stage(state, name):
+    "The weights of a stage among those of a file."
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+# %% ../../nbs/training/50_stages.ipynb #126fdbab
+def _check_file(value):
+    "A path as it is; ValueError for anything else but None."
+    if value is not None and not isinstance(value, (str, Path)):
+        raise ValueError(f"expected the path of a file of weights or None, found {value!r}")
+    return value
+
+
+WeightsFile = Annotated[Any, BeforeValidator(_check_file)]
+
 # %% ../../nbs/training/50_stages.ipynb #9a6a3365
 class PretrainedClassifier(NetworkClassifier):
     """Base of the networks that pre-train. A subclass of it also supplies
@@ -67,16 +109,61 @@ class PretrainedClassifier(NetworkClassifier):
         Train `net` on Samples without labels and return a dict of curves; `train` is None unless
         the stage uses it.
 
+    Its `_fit` calls `load_pretrained`.
+
+    Parameters
+    ----------
+    pretrained : str, Path or None
+        File of `save_pretrained` or `save_stage` from which `fit` starts; None: `fit` starts from
+        `pretrained_`.
+
     Attributes
     ----------
     pretrained_ : dict stage name -> StageWeights
+        Trained by `pretrain` or read by `load_stage`. A clone does not have them.
     """
 
     stage_must_match = ()
     pretrained_ = MappingProxyType({})
 
+    pretrained: WeightsFile = None
+
+    def __sklearn_clone__(self):
+        if self.pretrained_ and self.pretrained is None:
+            warnings.warn(
+                f"the clone of this {type(self).__name__} has no pre-trained weights, they are in "
+                "the memory of the original; call save_pretrained(path), and clones start from "
+                "that file",
+                stacklevel=3,
+            )
+        return super().__sklearn_clone__()
+
+    def check_params(self):
+        """Refuse impossible hyper-parameters; returns self."""
+        super().check_params()
+        if self.pretrained is not None and not self.stages():
+            raise ValueError(
+                f"pretrained: expected None, found {str(self.pretrained)!r}; with these "
+                f"hyper-parameters {type(self).__name__} has no pre-training stage"
+            )
+        return self
+
     def find_stage(self, stage):
-        """The Stage of this model with the name of `stage` (Stage or str), else a ValueError."""
+        """The stage of this model with a given name.
+
+        Parameters
+        ----------
+        stage : Stage or str
+
+        Returns
+        -------
+        Stage
+
+        Raises
+        ------
+        ValueError
+            Without such a stage.
+        """
         name = stage.name if isinstance(stage, Stage) else stage
         for own in self.stages():
             if own.name == name:
@@ -84,10 +171,26 @@ class PretrainedClassifier(NetworkClassifier):
         raise self._no_stage(name)
 
     def stage_key(self, names, **more):
-        """Key of a stage that depends on the hyper-parameters `names` and on `more` (JSON-able)."""
-        params = {name: getattr(self, name) for name in names} | {"channels": list(self.channels)}
+        """The key of a stage: equal keys, equal weights from equal data.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The hyper-parameters on which the stage depends.
+        **more
+            What else it depends on, JSON-able.
+
+        Returns
+        -------
+        str
+            Sixteen digits, also of the version and of the source code of the model.
+        """
+        params = {name: getattr(self, name) for name in names}
+        params["channels"] = list(self.channel_names)
         text = json.dumps(params | more, sort_keys=True, default=float)
-        return content_hash(__version__, text)
+        models = [c for c in type(self).__mro__ if issubclass(c, NetworkClassifier)]
+        code = code_digest(tuple(c.__module__ for c in models))
+        return content_hash(__version__, code, text)
 
     def pretrain(self, stage, pool, train=None, *, checkpoint=None):
         """Train one of `stages` and return the model.
@@ -99,33 +202,88 @@ class PretrainedClassifier(NetworkClassifier):
             Samples whose labels are not read; `train` only for a stage that uses it, else None.
         checkpoint : str, Path or None
             File from which a killed pre-training resumes; several trainings add a word to its name.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Without such a stage, for samples that do not fit, or if `pretrained` names a file.
         """
         self.check_params()
+        self._refuse_file()
         stage = self.find_stage(stage)
-        pool = self._read_unlabelled(pool)
-        if len(pool) < 2:
-            raise ValueError(
-                f"expected at least 2 {self.needs.kind}s to train on, found {len(pool)}"
-            )
-        self.n_bands_, self.n_eye_ = sizes(pool, self.needs)
-        if train is not None:
-            train = self._check_sizes(self._read_unlabelled(train))
+        pool, train = self._read_pool(pool, train)
         self.device_ = pick_device(self.device)
         with seeded(derive_seed(self.seed, stage.name)):
             net = self.stage_net(stage.name, self.n_bands_, self.n_eye_).to(self.device_)
         seen = train if "train" in stage.uses else None
         curves = self.train_stage(stage.name, net, pool, seen, checkpoint)
         weights = {name: v.detach().cpu().clone() for name, v in net.state_dict().items()}
-        self._keep(stage.name, weights, curves)
+        self.pretrained_ = {**self.pretrained_, stage.name: StageWeights(weights, curves)}
         return self
 
-    def _keep(self, name, weights, curves):
-        self.pretrained_ = {**self.pretrained_, name: StageWeights(weights, curves)}
+    def _refuse_file(self):
+        "ValueError if `pretrained` names a file, which `fit` would use instead of other weights."
+        if self.pretrained is not None:
+            raise ValueError(
+                f"pretrained: expected None, found {str(self.pretrained)!r}, from which fit starts "
+                "whatever else is trained or loaded; call set_params(pretrained=None) first"
+            )
+
+    def _read_pool(self, pool, train):
+        "Checked samples without labels; keeps the sizes of `pool`, which `train` (or None) shares."
+        pool = self.reader.read_unlabelled(pool)
+        self.reader.refuse_too_few(pool)
+        self.n_bands_, self.n_eye_ = sizes(pool, self.needs)
+        if train is not None:
+            train = self._check_sizes(self.reader.read_unlabelled(train))
+        return pool, train
+
+    def save_pretrained(self, path, about=None):
+        """Write all pre-trained stages to one file, from which this model and its clones then fit.
+
+        Parameters
+        ----------
+        path : str or Path
+            A .safetensors file; becomes the hyper-parameter `pretrained`.
+        about : dict or None
+            JSON-able; what the caller knows of the data, `trained_on` in the file.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If no stage is pre-trained.
+        """
+        if not self.pretrained_:
+            raise ValueError(
+                "cannot save pre-trained weights: expected at least one stage, found none; "
+                "call pretrain first"
+            )
+        write_stages(path, self.pretrained_, self.description() | {"trained_on": about})
+        return self.set_params(pretrained=path)
 
     def save_stage(self, stage, path, about=None):
-        """Write the weights of a pre-trained stage to `path` (safetensors).
+        """Write the weights of one pre-trained stage.
 
-        `about`, a JSON-able dict of what the caller knows of the data, is `trained_on` in the file.
+        Parameters
+        ----------
+        stage : Stage or str
+        path : str or Path
+            A .safetensors file.
+        about : dict or None
+            JSON-able; what the caller knows of the data, `trained_on` in the file.
+
+        Raises
+        ------
+        ValueError
+            If the stage is not pre-trained.
         """
         name = self.find_stage(stage).name
         if name not in self.pretrained_:
@@ -134,51 +292,84 @@ class PretrainedClassifier(NetworkClassifier):
                 f"cannot save stage {name!r}: expected it pre-trained, found {found}; "
                 "call pretrain first"
             )
-        trained = self.pretrained_[name]
-        weights = {f"{name}.{k}": v for k, v in trained.weights.items()}
-        info = {"parts": [name], "trained_on": about, "curves": {name: trained.curves}}
-        save_weights(path, weights, self.description() | info)
+        stages = {name: self.pretrained_[name]}
+        write_stages(path, stages, self.description() | {"trained_on": about})
 
     def load_stage(self, stage, path):
-        """Read the weights of a stage from a file of `save_stage` and return the model.
+        """Read the weights of one stage.
 
-        The channels may differ.
+        Parameters
+        ----------
+        stage : Stage or str
+        path : str or Path
+            A file of `save_stage` or `save_pretrained`; the channels may differ.
+
+        Returns
+        -------
+        self
 
         Raises
         ------
         ValueError
-            For a damaged file, another stage, other `stage_must_match` parameters, or weights that
-            do not fit.
+            For a damaged file, another stage, other `stage_must_match` parameters, weights that do
+            not fit, or if `pretrained` names a file.
         """
         name = self.find_stage(stage).name
-        state, info = read_weights(path)
-        curves = _curves_of_stage(path, info, name)
+        self._refuse_file()
+        stages, info = read_stages(path)
+        if name not in stages:
+            raise ValueError(
+                f"{path}: expected weights of stage {name!r}, found {list(stages)}; "
+                "delete the file and pre-train again"
+            )
         self.refuse_mismatch(path, info, self.stage_must_match)
         self.n_bands_, self.n_eye_ = info["n_bands"], info.get("n_eye", 0)
         with seeded(0):
             net = self.stage_net(name, self.n_bands_, self.n_eye_)
-        weights = {k.removeprefix(f"{name}."): v for k, v in state.items()}
-        fit_into(net, weights, path)
-        self._keep(name, weights, curves)
+        fit_into(net, stages[name].weights, path)
+        self.pretrained_ = {**self.pretrained_, name: stages[name]}
         return self
 
     def load_pretrained(self, net):
-        """Copy the weights of each pre-trained stage into the module of `net` that has its name."""
-        for name, trained in self.pretrained_.items():
-            fit_into(getattr(net, name), trained.weights, f"pre-trained weights of stage {name!r}")
+        """Copy the weights of the pre-trained stages into the modules of `net` with their names.
 
+        Parameters
+        ----------
+        net : nn.Module
+            Changed in place.
 
-def _curves_of_stage(path, info, name):
-    "The curves in the description of a stage file, if it is sound and of this stage."
-    parts, curves = info.get("parts"), info.get("curves")
-    if not isinstance(parts, list) or not isinstance(curves, dict) or not set(parts) <= set(curves):
-        raise ValueError(
-            f"{path}: expected the description of a pre-trained stage, found it damaged; "
-            "delete the file and pre-train again"
-        )
-    if parts != [name]:
-        raise ValueError(
-            f"{path}: expected weights of stage {name!r}, found {parts}; "
-            "delete the file and pre-train again"
-        )
-    return curves[name]
+        Returns
+        -------
+        list of str
+            The names of the stages, from the file `pretrained` or from `pretrained_`.
+
+        Raises
+        ------
+        FileNotFoundError
+            Without the file `pretrained`.
+        ValueError
+            For a damaged file, other stages, other parameters, or weights that do not fit.
+        """
+        stages, source = self.pretrained_, "pre-trained weights"
+        if self.pretrained is not None:
+            stages, source = self._stages_of_file(), self.pretrained
+        for name, trained in stages.items():
+            fit_into(getattr(net, name), trained.weights, f"{source}, stage {name!r}")
+        return list(stages)
+
+    def _stages_of_file(self):
+        "The StageWeights of the file `pretrained` by name."
+        stages, info = read_stages(self.pretrained)
+        self.refuse_mismatch(self.pretrained, info, self.stage_must_match)
+        names = [stage.name for stage in self.stages()]
+        if not stages or not set(stages) <= set(names):
+            raise ValueError(
+                f"{self.pretrained}: expected weights of stages among {names}, found "
+                f"{list(stages)}; pre-train this model and call save_pretrained"
+            )
+        if info["n_bands"] != self.n_bands_:
+            raise ValueError(
+                f"{self.pretrained}: expected weights for the {self.n_bands_} bands of the "
+                f"training samples, found weights for {info['n_bands']}; pre-train on such samples"
+            )
+        return stages
