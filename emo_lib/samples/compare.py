@@ -26,7 +26,17 @@ TRIAL = ["subject", "session", "trial"]
 
 
 def trial_rows(fs):
-    "{(subject, session, trial): row numbers in the order of start_s} of a feature set."
+    """The windows of each trial of a feature set.
+
+    Parameters
+    ----------
+    fs : xarray.Dataset
+
+    Returns
+    -------
+    dict {(subject, session, trial): int array}
+        Row numbers in the order of start_s.
+    """
     table = pd.DataFrame({name: fs[name].values for name in (*TRIAL, "start_s")})
     trials = table.sort_values("start_s").groupby(TRIAL, sort=True)
     return {tuple(key): rows.index.to_numpy() for key, rows in trials}
@@ -59,8 +69,8 @@ def _kind_problems(own, released):
         yield Problem("both", "the same channels", found, "select those that both have")
 
 # %% ../../nbs/samples/40_compare.ipynb #87b058ca
-def _trial_problems(own, released, own_rows, released_rows):
-    "Yield what differs between the trials of two feature sets."
+def _missing_trials(own_rows, released_rows):
+    "Yield a Problem of the trials that only one of two feature sets has."
     for name, rows, others in (
         ("own", own_rows, released_rows),
         ("released", released_rows, own_rows),
@@ -70,6 +80,11 @@ def _trial_problems(own, released, own_rows, released_rows):
             found = f"{len(missing)} in the {name} features only, the first {_place(missing[0])}"
             fix = "choose the same subjects and sessions"
             yield Problem("both", "the same trials", found, fix)
+
+
+def _trial_problems(own, released, own_rows, released_rows):
+    "Yield what differs between the trials of two feature sets."
+    yield from _missing_trials(own_rows, released_rows)
     both = sorted(set(own_rows) & set(released_rows))
     fix = "one of the two belongs to another trial: check how its files are sorted"
     for name in ("label", "clip"):
@@ -94,10 +109,23 @@ def _difference(trials, a, b, different, expected, fix):
 
 
 def align(own, released):
-    """Rows of two feature sets that hold the same windows, and the trials that were cut.
+    """Match the windows of two feature sets.
 
-    Returns two arrays of rows and {(subject, session, trial): (windows of own, of released)}.
-    Raises ComparisonError, which lists everything that does not fit.
+    Parameters
+    ----------
+    own, released : xarray.Dataset
+
+    Returns
+    -------
+    own_rows, released_rows : int array (window,)
+        Row numbers of the same windows.
+    cut : dict {(subject, session, trial): (int, int)}
+        Windows of own and of released, for trials that lost their last window.
+
+    Raises
+    ------
+    ComparisonError
+        Lists everything that does not fit.
     """
     rows = trial_rows(own), trial_rows(released)
     problems = [*_kind_problems(own, released), *_trial_problems(own, released, *rows)]
@@ -235,7 +263,18 @@ def compare(own, released):
 
 # %% ../../nbs/samples/40_compare.ipynb #16013612
 def band_table(result):
-    "A result of `compare` as a DataFrame: medians over channels and the worst channel per band."
+    """A result of `compare` as a table to read.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        As from `compare`.
+
+    Returns
+    -------
+    DataFrame
+        One row per band: medians over the channels, and the channel with the lowest correlation.
+    """
     names = ("scale", "offset", "correlation", "within", "residual")
     table = {name: result[name].median("channel").values.round(3) for name in names}
     worst = result.correlation.fillna(-2).argmin("channel").values
@@ -247,9 +286,23 @@ def band_table(result):
 
 # %% ../../nbs/samples/40_compare.ipynb #63f8f1d3
 def smoothed(fs, smoother):
-    """The unsmoothed feature set `fs`, smoothed along the windows of each trial.
+    """Smooth a feature set along the windows of each trial.
 
-    smoother: "" (none), "movingAve", "LDS" or "LDS_causal", as in the names of features.
+    Parameters
+    ----------
+    fs : xarray.Dataset
+        Unsmoothed.
+    smoother : "", "movingAve", "LDS" or "LDS_causal"
+        As in the names of features; "": none.
+
+    Returns
+    -------
+    xarray.Dataset
+
+    Raises
+    ------
+    ValueError
+        For an unknown smoother.
     """
     if smoother not in SMOOTHERS:
         raise ValueError(f"smoother: expected one of {list(SMOOTHERS)}, found {smoother!r}")
@@ -268,9 +321,21 @@ SPLITS = {
 
 
 def folds(meta, split, seed=0):
-    """Yield (rows for training, rows for testing) of one subject; split: a key of SPLITS.
+    """The folds of one subject.
 
-    meta (DataFrame): one row per window with session, trial, label.
+    Parameters
+    ----------
+    meta : DataFrame
+        One row per window: session, trial, label.
+    split : str
+        A key of SPLITS.
+    seed : int
+        Of the shuffle.
+
+    Yields
+    ------
+    train, test : int array
+        Row numbers.
     """
     sessions = {s: np.flatnonzero(meta.session == s) for s in sorted(meta.session.unique())}
     if split == "sessions":
@@ -285,10 +350,32 @@ def folds(meta, split, seed=0):
 
 # %% ../../nbs/samples/40_compare.ipynb #16e655cd
 def svm_accuracy(x, y, x_test, y_test, scale=True):
-    "Accuracy of a linear SVM (C = 1) on (window, feature); centred, and with `scale` standardised."
+    """Accuracy of a linear SVM (C = 1).
+
+    Parameters
+    ----------
+    x, x_test : array (window, feature)
+        Centred with the mean of the training windows.
+    y, y_test : int array (window,)
+    scale : bool
+        Divide by the standard deviation of the training windows as well.
+
+    Returns
+    -------
+    float
+    """
     scaler = StandardScaler(with_std=scale).fit(x)  # centring moves only the intercept
     a, b = scaler.transform(x), scaler.transform(x_test)
     return SVC(kernel="precomputed").fit(a @ a.T, y).score(b @ a.T, y_test)
+
+
+def _check_choices(standardise, splits):
+    "ValueError for an unknown standardisation or split."
+    if standardise not in ("train", "session", None):
+        raise ValueError(f"standardise: expected 'train', 'session' or None, found {standardise!r}")
+    unknown = [split for split in splits if split not in SPLITS]
+    if unknown:
+        raise ValueError(f"splits: {unknown} unknown; there are: {', '.join(SPLITS)}")
 
 
 def score(fs, standardise="train", splits=tuple(SPLITS), seed=0):
@@ -310,12 +397,13 @@ def score(fs, standardise="train", splits=tuple(SPLITS), seed=0):
     -------
     pandas.DataFrame
         subject, split, accuracy (mean over the folds).
+
+    Raises
+    ------
+    ValueError
+        For an unknown standardisation or split.
     """
-    if standardise not in ("train", "session", None):
-        raise ValueError(f"standardise: expected 'train', 'session' or None, found {standardise!r}")
-    unknown = [split for split in splits if split not in SPLITS]
-    if unknown:
-        raise ValueError(f"splits: {unknown} unknown; there are: {', '.join(SPLITS)}")
+    _check_choices(standardise, splits)
     x = fs.eeg.values.reshape(fs.sizes["window"], -1).astype(float)
     meta = pd.DataFrame({name: fs[name].values for name in META})
     if standardise == "session":
@@ -333,6 +421,12 @@ def score(fs, standardise="train", splits=tuple(SPLITS), seed=0):
     return pd.DataFrame(scores, columns=["subject", "split", "accuracy"])
 
 # %% ../../nbs/samples/40_compare.ipynb #41e72d84
+def _own_features(ds, subjects, recipe, **options):
+    "The unsmoothed DE of some subjects in one feature set."
+    parts = extract(ds, "de", subjects=subjects, **options, **(recipe or {}))
+    return concat_features(list(parts))
+
+
 def steps(ds, other_bands, subjects=None, released="de_LDS", recipe=None):
     """One change at a time between released and own features.
 
@@ -354,28 +448,27 @@ def steps(ds, other_bands, subjects=None, released="de_LDS", recipe=None):
     (str, xarray.Dataset, str or None)
         What was changed, the feature set, and `standardise` for `score`.
     """
-    window_s = ds.spec.window_s
-
-    def own(**options):
-        parts = extract(ds, "de", subjects=subjects, **options, **(recipe or {}))
-        return concat_features(list(parts))
-
-    like_released, closed = own(method="psd"), own()
-    other, longer = own(bands=other_bands), own(window_s=4 * window_s)
+    like_released = _own_features(ds, subjects, recipe, method="psd")
+    closed = _own_features(ds, subjects, recipe)
+    other = _own_features(ds, subjects, recipe, bands=other_bands)
+    longer = _own_features(ds, subjects, recipe, window_s=4 * ds.spec.window_s)
     same = smoothed(like_released, "LDS")
-    natural = fingerprinted(same.assign(eeg=same.eeg * np.float32(np.log(2) / 2)))
-    windows = f"windows of {4 * window_s:g} s"
+    windows = f"windows of {4 * ds.spec.window_s:g} s"
     yield f"released {released}", ds.features(released, subjects=subjects), "train"
     yield "own, same recipe (log2(100 PSD), LDS)", same, "train"
-    yield "natural logarithm instead of log2", natural, "train"
-    yield "closed form of the variance, no taper", smoothed(closed, "LDS"), "train"
-    yield "other bands", smoothed(other, "LDS"), "train"
-    yield windows, smoothed(longer, "LDS"), "train"
-    yield "moving average", smoothed(like_released, "movingAve"), "train"
-    yield "LDS, causal", smoothed(like_released, "LDS_causal"), "train"
-    yield "no smoothing", like_released, "train"
-    yield "closed form, no smoothing (the usual own DE)", closed, "train"
-    yield f"closed form, no smoothing, {windows}", longer, "train"
+    natural = same.assign(eeg=same.eeg * np.float32(np.log(2) / 2))
+    yield "natural logarithm instead of log2", fingerprinted(natural), "train"
+    for name, fs, smoother in (
+        ("closed form of the variance, no taper", closed, "LDS"),
+        ("other bands", other, "LDS"),
+        (windows, longer, "LDS"),
+        ("moving average", like_released, "movingAve"),
+        ("LDS, causal", like_released, "LDS_causal"),
+        ("no smoothing", like_released, ""),
+        ("closed form, no smoothing (the usual own DE)", closed, ""),
+        (f"closed form, no smoothing, {windows}", longer, ""),
+    ):
+        yield name, smoothed(fs, smoother), "train"
     yield "not standardised", same, None
     yield "each session standardised by itself", same, "session"
 
@@ -385,6 +478,17 @@ def _percent(accuracy):
 
 
 def step_table(results):
-    "Mean and std over subjects in %, a row per change and a column per split of {change: `score`}."
+    """The scores of several feature sets as a table to read.
+
+    Parameters
+    ----------
+    results : dict {str: DataFrame}
+        What was changed, and its `score`.
+
+    Returns
+    -------
+    DataFrame
+        Mean and std over subjects in %, a row per change and a column per split.
+    """
     cells = {name: r.groupby("split").accuracy.apply(_percent) for name, r in results.items()}
     return pd.DataFrame(cells).T[list(SPLITS)].rename(columns=SPLITS)

@@ -90,7 +90,23 @@ class Recipe(Parameters):
 
 # %% ../../nbs/samples/10_featuresets.ipynb #f252d438
 def make_recipe(ds, feature="de_LDS", window_s=None, method="variance", bands=None, **options):
-    """The Recipe for a data set, whose window length and bands hold where they are None.
+    """The recipe of features for a data set.
+
+    Parameters
+    ----------
+    ds : reader
+    feature, method : str
+        See `Recipe`.
+    window_s : float or None
+        Seconds; None: the data set's own.
+    bands : dict {name: (low, high)} or None
+        Hz; None: the data set's own, or those of the annex with method "seed_vii".
+    **options
+        Other parameters of `Recipe`.
+
+    Returns
+    -------
+    Recipe
 
     Raises
     ------
@@ -157,10 +173,18 @@ def bad_of_trial(trial, x, recipe):
 
 # %% ../../nbs/samples/10_featuresets.ipynb #9adaccfa
 def in_single(x, block=512):
-    """A signal (channel, time) as float32, each channel less the mean of every 64th sample.
+    """A signal in single precision, each channel less the mean of every 64th sample.
 
-    `block` samples are copied at a time. NaN, infinities and values too large for float32 stay a
-    NaN or an infinity in their place.
+    Parameters
+    ----------
+    x : array (channel, time)
+    block : int
+        Samples that are copied at a time.
+
+    Returns
+    -------
+    float32 array (channel, time)
+        NaN, infinities and values too large for float32 stay a NaN or an infinity in their place.
     """
     x = np.asarray(x)
     single = np.empty(x.shape, np.float32)
@@ -198,27 +222,40 @@ class Windows(NamedTuple):
     meta: pd.DataFrame | None = None  # one row per window
 
 
+def _is_skipped(trial, recipe, name):
+    "Is a Trial shorter than a window and left out? ValueError where the recipe refuses it."
+    n_samples = trial.signal.shape[1]
+    if np.rint(recipe.window_s * trial.sfreq) <= n_samples:
+        return False
+    if recipe.short == "skip":
+        return True
+    raise ValueError(
+        f"{name}: expected at least one window of {recipe.window_s:g} s, found "
+        f"{n_samples / trial.sfreq:.2f} s; use a shorter window, or short='skip' to leave "
+        "such trials out"
+    )
+
+
+def _eeg_of_trial(trial, recipe):
+    "Features (window, channel, band) and bad channels (channel,) of a Trial."
+    x = trial.signal.values
+    if recipe.method == "variance" and recipe.feature.startswith("de"):
+        x = in_single(x)
+    is_bad = bad_of_trial(trial, x, recipe)
+    if is_bad.any():
+        x = np.where(is_bad[:, None], 0, x)
+    return window_features(x, trial.sfreq, recipe), is_bad
+
+
 def trial_windows(trial, recipe):
     "The Windows of a Trial."
     name = f"subject {trial.subject}, session {trial.session}, trial {trial.trial}"
     channels = trial.signal.channel.values.tolist()
     about = name, int(trial.trial), channels, findings(trial)
-    x = trial.signal.values
-    if np.rint(recipe.window_s * trial.sfreq) > x.shape[1]:
-        if recipe.short == "skip":
-            return Windows(*about)
-        raise ValueError(
-            f"{name}: expected at least one window of {recipe.window_s:g} s, found "
-            f"{x.shape[1] / trial.sfreq:.2f} s; use a shorter window, or short='skip' to leave "
-            "such trials out"
-        )
+    if _is_skipped(trial, recipe, name):
+        return Windows(*about)
     try:
-        if recipe.method == "variance" and recipe.feature.startswith("de"):
-            x = in_single(x)
-        is_bad = bad_of_trial(trial, x, recipe)
-        if is_bad.any():
-            x = np.where(is_bad[:, None], 0, x)
-        eeg = window_features(x, trial.sfreq, recipe)
+        eeg, is_bad = _eeg_of_trial(trial, recipe)
     except ValueError as error:
         advice = "" if np.isfinite(trial.signal.values).all() else f"; {VERIFY}"
         raise ValueError(f"{name}: {error}{advice}") from error
@@ -278,12 +315,43 @@ def check_channels(parts):
                 f"found {part.channels}; leave out what is not in all trials"
             )
 
+# %% ../../nbs/samples/10_featuresets.ipynb #9b22b3d3
+def _computed(parts, recipe, name):
+    "Those Windows of a session that were not skipped; ValueError without any."
+    windows = [part for part in parts if part.eeg is not None]
+    if not windows:
+        raise ValueError(
+            f"{name}: expected trials of at least {recipe.window_s:g} s, found {len(parts)} "
+            "shorter ones and no other; use a shorter window"
+        )
+    return windows
+
+
+def _with_eye(windows, eye, eye_reader, names, name):
+    "[Windows] cut to the eye features {trial: array}, and notes for the feature set."
+    try:
+        windows, notes = cut_to_eye(windows, eye, names)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    # what the release did to the eyes travels with them
+    return windows, notes | eye_reader.eye_notes(eye)
+
 # %% ../../nbs/samples/10_featuresets.ipynb #c977e53a
 def session_features(ds, subject, session, recipe, threads=2, eye=True, eye_reader=None):
-    """The feature set of one session, from `ds.trials`; threads + 1 trials are in memory at most.
+    """The feature set of one session.
 
-    Channels of another cap get their place on the grid from `ds.cells`. With `eye`, the eye
-    features of `eye_reader` (None: `ds`) are added where they have windows of this length.
+    Parameters
+    ----------
+    ds : reader
+        Gives the trials. Channels of another cap get their place on the grid from `ds.cells`.
+    subject, session : int
+    recipe : Recipe
+    threads : int
+        Threads that compute; threads + 1 trials are in memory at most.
+    eye : bool
+        Add the eye features where there are any with windows of this length.
+    eye_reader : reader or None
+        Gives the eye features; None: `ds`.
 
     Returns
     -------
@@ -302,20 +370,11 @@ def session_features(ds, subject, session, recipe, threads=2, eye=True, eye_read
         has_eye = eye and offered(eye_reader, "eye")
         seen = eye_reader.eye(subject, session, recipe.window_s) if has_eye else {}
     check_channels(parts)
-    windows = [part for part in parts if part.eeg is not None]
     skipped = [part.trial for part in parts if part.eeg is None]
     name, notes = f"subject {subject}, session {session}", {}
-    if not windows:
-        raise ValueError(
-            f"{name}: expected trials of at least {recipe.window_s:g} s, found {len(skipped)} "
-            "shorter ones and no other; use a shorter window"
-        )
+    windows = _computed(parts, recipe, name)
     if seen:
-        try:
-            windows, notes = cut_to_eye(windows, seen, ds.spec.eye)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        notes |= eye_reader.eye_notes(seen)  # what the release did to the eyes travels with them
+        windows, notes = _with_eye(windows, seen, eye_reader, ds.spec.eye, name)
     channels, cells = parts[0].channels, offered(ds, "cells")
     return make_features(
         np.concatenate([part.eeg for part in windows]),
@@ -381,9 +440,25 @@ def extract(
     sessions=None,
     **options,
 ):
-    """Yield the feature set of each subject and session (None: all), computed from `ds.trials`.
+    """Compute the feature set of each subject and session.
 
-    See `make_recipe` for the other arguments; its errors come before any file is read.
+    Parameters
+    ----------
+    ds : reader
+    feature, window_s, method, bands, **options
+        See `make_recipe`.
+    subjects, sessions : list or None
+        None: all.
+
+    Returns
+    -------
+    iterator of xarray.Dataset
+        One per session, computed from `ds.trials` when it is asked for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Those of `make_recipe`, before any file is read.
     """
     recipe = make_recipe(ds, feature, window_s, method, bands, **options)
     pairs = with_signals(ds, chosen_sessions(ds, subjects, sessions))
@@ -391,7 +466,12 @@ def extract(
 
 # %% ../../nbs/samples/10_featuresets.ipynb #fc7ff6f2
 def save_features(path, fs):
-    """Write a feature set to the netCDF file `path`, complete or not at all.
+    """Write a feature set to a netCDF file, complete or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+    fs : xarray.Dataset
 
     Raises
     ------
@@ -411,6 +491,14 @@ AGAIN = (
 
 def open_features(path):
     """The feature set in one file of `write_features`.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    xarray.Dataset
 
     Raises
     ------
@@ -496,9 +584,25 @@ def finished(path, parameters, stamp):
 class Plan:
     """What to do for each session; can be sent to another process.
 
-    ds : reader of the download;  trial_reader : gives the trials, `ds` or a pipeline over it
-    recipe : Recipe, None for released features, which have `feature` and `window_s`
-    parameters : all that decides a number, as JSON;  files : if they are those of every session
+    Parameters
+    ----------
+    ds, trial_reader : reader
+        Of the download; the one that gives the trials, `ds` or a pipeline over it.
+    source : str
+        A key of KINDS.
+    recipe : Recipe or None
+        None for released features, which have `feature` and `window_s`.
+    feature : str
+    window_s : float or None
+        Seconds.
+    eye : bool
+        Keep the eye features.
+    parameters : str
+        All that decides a number, as JSON.
+    out : Path
+        Folder of the files.
+    files : dict or None
+        {path: fingerprint} where every session comes from the same files.
     """
 
     ds: object
@@ -536,14 +640,19 @@ class Plan:
             return self.ds.features(self.feature, **chosen)
 
 # %% ../../nbs/samples/10_featuresets.ipynb #dca7e914
-def make_plan(ds, out, source, feature, window_s, eye, pipeline, steps, options):
-    "The Plan of `write_features`."
+def _check_source(source, pipeline, steps):
+    "ValueError for an unknown source, and for steps that it does not have."
     if source not in KINDS:
         raise ValueError(f"source: expected one of {', '.join(map(repr, KINDS))}, found {source!r}")
     if source != "raw" and (pipeline or steps):
         raise ValueError(
             f"pipeline, steps: only for source='raw'; {source!r} features are made without them"
         )
+
+
+def make_plan(ds, out, source, feature, window_s, eye, pipeline, steps, options):
+    "The Plan of `write_features`."
+    _check_source(source, pipeline, steps)
     about = dict(dataset=ds.spec.name, provenance=ds.provenance, source=source, eye=eye)
     trial_reader, recipe = ds, None
     if source == "raw":
@@ -757,6 +866,13 @@ def check_folder(out):
         raise OSError(error.errno, message, str(out)) from error
 
 # %% ../../nbs/samples/10_featuresets.ipynb #0e7d6b72
+def _write_sessions(plan, pairs, jobs):
+    "Iterator that writes the file of one session per step, here or in `jobs` processes."
+    if jobs == 1:
+        return (write_session(plan, *pair) for pair in pairs)
+    return in_processes(write_session, [(plan, *pair, 1) for pair in pairs], jobs)
+
+
 def write_features(
     ds,
     out,
@@ -818,10 +934,7 @@ def write_features(
     check_folder(plan.out)
     if not offered(ds, "files"):
         plan = replace(plan, files=source_files(ds, None, None, source, out))
-    if jobs == 1:
-        done = (write_session(plan, *pair) for pair in pairs)
-    else:
-        done = in_processes(write_session, [(plan, *pair, 1) for pair in pairs], jobs)
+    done = _write_sessions(plan, pairs, jobs)
     hidden = None if progress else True  # None: shown on a terminal only
     title = f"{ds.spec.name} {feature}"
     for _ in tqdm(done, title, len(pairs), unit="session", disable=hidden):
@@ -890,16 +1003,22 @@ def load_features(out, subjects=None):
     unknown = [subject for subject in subjects or [] if subject not in known]
     if unknown:
         raise ValueError(f"{out}: subjects {unknown} are not there; found {known}")
+    if subjects is not None:
+        entries = [entry for entry in entries if entry.subject in subjects]
+    parts = _open_entries(out, entries)
+    if not parts:
+        raise ValueError(f"{out / 'features.json'}: names no files; {AGAIN}")
+    return joined_sessions(parts)
+
+
+def _open_entries(out, entries):
+    "[feature set] of entries of a manifest; an error names all files at fault."
     parts, faults = [], []
     for entry in entries:
-        if subjects is not None and entry.subject not in subjects:
-            continue
         try:
             parts.append(open_entry(out, entry))
         except (FileNotFoundError, ValueError) as error:
             faults.append(error)
     if faults:
         raise all_faults(faults)
-    if not parts:
-        raise ValueError(f"{out / 'features.json'}: names no files; {AGAIN}")
-    return joined_sessions(parts)
+    return parts

@@ -44,6 +44,7 @@ MODALITY_NAMES = {"eeg": "EEG", "eye": "eye movements"}
 
 
 def _named(modalities):
+    "Modalities in words."
     return " and ".join(MODALITY_NAMES[name] for name in modalities)
 
 

@@ -72,7 +72,16 @@ def check_sources(meta, by, groups):
 
 # %% ../../nbs/samples/30_scaling.ipynb #1c622661
 def as_row_numbers(rows):
-    "Row numbers, from row numbers or a mask."
+    """Row numbers, from row numbers or a mask.
+
+    Parameters
+    ----------
+    rows : sequence of int, or bool array (sample,)
+
+    Returns
+    -------
+    int array
+    """
     rows = np.asarray(rows)
     return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
 
@@ -133,11 +142,7 @@ class Scaling(Parameters):
         """
         rows = np.arange(len(samples)) if rows is None else np.unique(rows)
         if self.by in ("window", "band"):
-            if samples.eye is not None:
-                raise ValueError(
-                    f"scaling by {self.by}: eye features have no common unit; use by 'trial', "
-                    "'session', 'subject' or 'dataset'"
-                )
+            self._check_no_eye(samples)
             groups = [(rows, rows)]
             axis = (1, 2, 3) if self.by == "window" else (1, 2)
         else:
@@ -151,6 +156,14 @@ class Scaling(Parameters):
         if eye is not None:
             eye, _ = z_scores(eye, samples.steps[..., None], groups, axis)
         return replace(samples, eeg=eeg, there=there, eye=eye)
+
+    def _check_no_eye(self, samples):
+        "ValueError for samples with eye features, which have no common unit."
+        if samples.eye is not None:
+            raise ValueError(
+                f"scaling by {self.by}: eye features have no common unit; use by 'trial', "
+                "'session', 'subject' or 'dataset'"
+            )
 
     def _groups(self, meta, train_rows, rows):
         "[(rows to scale, rows of the statistics)]"
