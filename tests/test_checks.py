@@ -18,11 +18,11 @@ from bids_writer import write_recording
 
 from emo_lib.base.facts import SPECS, Recording
 from emo_lib.base.store import same_content
-from emo_lib.data.checks import check, check_labels
+from emo_lib.data.checks import _check_labels, check
 from emo_lib.data.cnt import write_cnt
 from emo_lib.data.datasets import examine, make_reader, verify
-from emo_lib.data.identity_checks import check_duplicates, describe_renumbering, text_orders
-from emo_lib.data.value_checks import look, looks_of, raw_signals, signal_faults
+from emo_lib.data.identity_checks import _describe_renumbering, _text_orders, check_duplicates
+from emo_lib.data.value_checks import _looks_at_source, _raw_signals, look, signal_faults
 from emo_lib.twins.twin import write_twin
 
 STEMS = SPECS["SEED"].file_stems
@@ -134,24 +134,24 @@ def test_real_eeg_passes():
 
 
 def test_text_orders():
-    assert list(text_orders(range(1, 16))["names like 1_2013.mat"].values()) == [
+    assert list(_text_orders(range(1, 16))["names like 1_2013.mat"].values()) == [
         *range(10, 16),
         *range(1, 10),
     ]
-    assert list(text_orders(range(1, 16))["names like 1.mat"].values()) == [
+    assert list(_text_orders(range(1, 16))["names like 1.mat"].values()) == [
         1,
         *range(10, 16),
         *range(2, 10),
     ]
     assert [
-        f"{s}_x.mat" for s in text_orders(range(1, 16))["names like 1_2013.mat"].values()
+        f"{s}_x.mat" for s in _text_orders(range(1, 16))["names like 1_2013.mat"].values()
     ] == sorted(f"{s}_x.mat" for s in range(1, 16))
-    assert [f"{s}.mat" for s in text_orders(range(123))["names like 1.mat"].values()] == sorted(
+    assert [f"{s}.mat" for s in _text_orders(range(123))["names like 1.mat"].values()] == sorted(
         f"{s}.mat" for s in range(123)
     )
     assert (
-        "exactly" not in describe_renumbering({1: 2, 2: 1}, [range(1, 16)])
-        and describe_renumbering({1: 2, 2: 1}, [range(1, 16)]) == "1 holds 2, 2 holds 1"
+        "exactly" not in _describe_renumbering({1: 2, 2: 1}, [range(1, 16)])
+        and _describe_renumbering({1: 2, 2: 1}, [range(1, 16)]) == "1 holds 2, 2 holds 1"
     )
 
 
@@ -385,10 +385,10 @@ def test_a_clipped_recording(tmp_path):
 
     def faults(r):
         return list(
-            signal_faults([look(t, x, s, SPECS["SEED"].bands) for t, x, s in raw_signals(r)])
+            signal_faults([look(t, x, s, SPECS["SEED"].bands) for t, x, s in _raw_signals(r)])
         )
 
-    assert [x.shape for _, x, _ in raw_signals(written("eeg.cnt", 1000))] == [
+    assert [x.shape for _, x, _ in _raw_signals(written("eeg.cnt", 1000))] == [
         (8, 10_000),
         (8, 15_000),
     ]
@@ -403,7 +403,7 @@ def test_a_file_that_cannot_be_read_gives_no_look(seed):
     whole = source.path.read_bytes()
     source.path.unlink()
     source.path.write_bytes(whole[: len(whole) // 2])
-    assert looks_of(ds, source, source.sessions[0]) == []
+    assert _looks_at_source(ds, source, source.sessions[0]) == []
 
 
 # ---- released values, lengths, classes
@@ -471,7 +471,7 @@ def test_a_session_without_a_class(tmp_path):
             128,
             e,
         )
-    (p,) = check_labels(make_reader("BIDS", tmp_path))
+    (p,) = _check_labels(make_reader("BIDS", tmp_path))
     assert "ses-2" in p.path and p.path.endswith("_eeg.vhdr") and p.found == "none of happy"
 
 

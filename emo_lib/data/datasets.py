@@ -31,20 +31,44 @@ def _reader_class(name):
 
 
 def reader_arguments(name):
-    """Names of the options (list of str) that the reader of data set `name` takes."""
+    """Names of the options that the reader of a data set takes.
+
+    Parameters
+    ----------
+    name : str
+        A key of DATASETS.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
     parameters = inspect.signature(_reader_class(name)).parameters
     return [p for p in parameters if p not in ("root", "spec")]
 
 
 def make_reader(name, root, **options):
-    """The reader of a data set on a folder, without any check; arguments as for `open_dataset`.
+    """The reader of a folder, without any check.
+
+    Parameters
+    ----------
+    name, root, **options
+        As for `open_dataset`.
+
+    Returns
+    -------
+    LayoutReader or BidsReader
 
     Raises
     ------
     ValueError
         For an unknown name or option.
     LayoutError
-        When the reader cannot even begin.
+        When nothing in the folder can be read.
     """
     from emo_lib.base.facts import SPECS  # not at the top: naming data sets needs no pandas
 
@@ -74,6 +98,10 @@ def open_dataset(name, root, strict=True, **options):
     **options
         Of the reader, such as `columns` of SEED-V, `unit` of FACED or `trial_types` of BIDS.
 
+    Returns
+    -------
+    LayoutReader or BidsReader
+
     Raises
     ------
     ValueError
@@ -100,7 +128,7 @@ def examine(name, root, deep=True, checks=True, **options):
     deep : bool
         Also read every file, to find damaged data. A large download takes minutes.
     checks : bool
-        Also ask whether the data can be what they claim to be.
+        Also run the checks of `data/80_checks`.
 
     Returns
     -------
@@ -130,9 +158,21 @@ def examine(name, root, deep=True, checks=True, **options):
 
 
 def _entry(check, looked_at, faults):
+    """An entry of the report of `examine`."""
     return dict(check=check, looked_at=looked_at, faults=faults)
 
 
 def verify(name, root, deep=True, checks=True, **options):
-    """Summary and problems of a folder: the first two results of `examine`."""
+    """The summary and the problems of a folder.
+
+    Parameters
+    ----------
+    name, root, deep, checks, **options
+        As for `examine`.
+
+    Returns
+    -------
+    summary : DataFrame
+    problems : list of Problem
+    """
     return examine(name, root, deep, checks, **options)[:2]
