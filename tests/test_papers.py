@@ -96,7 +96,8 @@ def test_table_two_of_msmae():
     text = to_markdown(report)
     assert "80.86 ± 6.21" in text
     assert "min 0.125" in text
-    assert "1 other results" in text
+    assert "msmae on SEED, seed 0: it has variant = vit_1x1" in text
+    assert "within-subject cross-session (val_fraction = 0.0, trials_per_class = all" in text
 
 
 def test_table_three_of_msmae():
@@ -130,6 +131,23 @@ def test_results_under_other_conditions_are_not_beside_printed_numbers(changes):
     grid = [invented_result("svm", 60), invented_result("msmae", 60)]
     report = comparison([*grid, invented_result("msmae", 80, **changes)], table)
     assert report.long["accuracy_mean"].tolist() == [0.6, 0.6]
+
+
+def test_other_protocols_get_neither_title_nor_numbers_of_msmae():
+    _, table = find_report("msmae.table2")
+    people = [invented_result(m, 60, protocol="loso") for m in ("svm", "msmae")]
+    report = comparison(people, table)
+    assert report.title == "Results under leave-one-subject-out, SYNTHETIC data"
+    assert report.long["paper_mean"].isna().all()
+    assert not any("paper" in column for _, block in report.blocks for column in block.columns)
+    for figure in table.figures:
+        drawn = draw(figure, table, people)
+        assert drawn.layout.title.subtitle.text.endswith("; leave-one-subject-out")
+    mixed = comparison([*people, invented_result("svm", 50)], table)
+    assert mixed.long["accuracy_mean"].tolist() == [0.5]
+    assert "protocol = loso" in mixed.left_out[0]
+    _, transfer = find_report("msmae.transfer")
+    assert "Fig. 7" not in comparison(people, transfer).title
 
 
 def test_transfer_of_msmae_is_figure_seven():

@@ -14,6 +14,7 @@ import pytest
 from emo_lib.base.store import write_json
 from emo_lib.report.examples import PAIRS, invented_result
 from emo_lib.report.printed import STUDIES, PrintedTable, Study, read_rows
+from emo_lib.report.rows import arrange
 from emo_lib.report.tables import (
     comparison,
     study,
@@ -245,13 +246,13 @@ def test_real_and_synthetic_lines_of_one_data_set(order):
         invented_result("svm", 60, data="real"),
         invented_result("msmae", 60, data="real", source="FACED"),
     ][::order]
-    table = comparison(results, replace(TABLE, required={}))
+    table = comparison(results, replace(TABLE, required={"protocol": "cross_session"}))
     text = to_markdown(table)
     assert "partly SYNTHETIC" in table.title
     assert "SEED: paper, on real SEED |" in text
     assert "SEED, partly SYNTHETIC: this run" in text
     assert "SEED: partly SYNTHETIC, feature" in text
-    assert "- SYNTHETIC data were used for: OURS\n" in text
+    assert "- SYNTHETIC data were used for: OURS (pretrain_on = FACED)\n" in text
     assert "with a known truth" not in text
     assert "real recordings" not in text
     (heading, _), *_ = comparison(results, Study("toy.rows", "Rows")).blocks
@@ -421,18 +422,153 @@ def test_cells_of_studies_stay_out_of_a_printed_table():
     ]
     table = comparison(grid + studies, TABLE)
     pd.testing.assert_frame_equal(table.long, comparison(grid, TABLE).long)
-    assert table.provenance[-1].startswith("5 other results")
+    assert table.left_out == [
+        "msmae on SEED, seed 0: it has variant = mae_1x1; the table has OURS: variant = msmae",
+        "msmae on SEED, seed 0: it has pretrain_on = FACED; the table requires "
+        "pretrain_on = own data",
+        "msmae on SEED, seed 0: it has trials_per_class = 1; the table requires "
+        "trials_per_class = all",
+        "msmae on SEED, seed 0: it has scope = other_subjects; most rows of its data set have "
+        "scope = all",
+        "msmae on SEED, seed 1: it has seed = 1; most rows of its data set have seed = 0",
+    ]
+    assert all(line in to_markdown(table) for line in table.left_out)
     pairs = [invented_result(m, 60, seed=seed) for m in ("svm", "msmae") for seed in (0, 1)]
     seeds = comparison(pairs, TABLE).long["seeds"].tolist()
     assert seeds == ["0, 1", "0, 1"], "seeds that all methods have are averaged"
-    with pytest.raises(ResultError, match="of other studies"):
-        comparison(studies[3:4], TABLE)
 
 
-def test_results_under_another_protocol_get_no_printed_numbers():
-    strict = replace(TABLE, required={"protocol": "leave_one_subject_out"})
-    with pytest.raises(ResultError, match="of other studies"):
-        comparison([invented_result("svm", 60)], strict)
+def in_file(name, *arguments, **more):
+    "An invented result that names its file."
+    return invented_result(*arguments, out=f"runs/toy/{name}.json", **more)
+
+
+def test_every_result_is_shown_or_named_with_its_reason():
+    results = [
+        in_file("a", "svm", 60),
+        in_file("b", "msmae", 70),
+        in_file("c", "svm", 61, seed=1),
+        in_file("d", "svm", 62, seed=1, subjects=(5,)),
+        in_file("e", "msmae", 62, scaling={"by": "session", "fit_on": "train"}),
+    ]
+    text = to_markdown(comparison(results, TABLE))
+    assert "- toy/c.json; toy/d.json: it has seed = 1; most rows" in text
+    assert "- toy/e.json: it has scaling = session train; most rows of its data set have " in text
+    assert "toy/a.json" not in text
+    for order in (results, results[::-1]):
+        selection = arrange(order, TABLE)
+        left_out = [result for result, _ in selection.left_out]
+        assert len(selection.shown) + len(left_out) == len(results)
+        assert all(result in selection.shown or result in left_out for result in results)
+
+
+def test_a_model_that_only_has_other_settings_keeps_a_row_of_its_own():
+    scaling = {"by": "session", "fit_on": "train"}
+    grid = [invented_result(m, 60) for m in ("msmae", "dgcnn")]
+    table = comparison([*grid, invented_result("svm", 50, scaling=scaling)], TABLE)
+    assert table.long["row"].tolist() == ["linear SVM (scaling = session train)", "DGCNN", "OURS"]
+    assert table.long["p_note"][0] == "no test: no OURS row with the same protocol"
+    assert table.left_out == []
+    late = comparison([*grid, invented_result("svm", 50, seed=3)], TABLE)
+    assert late.long["seeds"].tolist() == ["3", "0", "0"]
+    assert "other subjects, folds or seeds" in late.long["p_note"][0]
+
+
+def test_a_result_without_a_level_is_named():
+    results = [in_file("a", "svm", 60, missing=((5, 2),)), in_file("b", "msmae", 60)]
+    table = comparison(results, adopt_study("missing"))
+    assert table.left_out == ["toy/b.json: none of its folds is at a level of this study"]
+
+
+def test_results_under_another_protocol_get_neither_title_nor_printed_numbers():
+    people = [invented_result(m, 60, protocol="loso") for m in ("svm", "msmae")]
+    table = comparison(people, TABLE)
+    text = to_markdown(table)
+    assert table.title == "Results under leave-one-subject-out, SYNTHETIC data"
+    assert "Table II:" not in text
+    assert "recognition on another day" not in text
+    assert "80.86" not in text
+    assert not any("paper" in column for _, block in table.blocks for column in block.columns)
+    assert "protocol = cross_session" in table.lead
+    few_labels = [invented_result("svm", 60, options={"trials_per_class": 1})]
+    title = comparison(few_labels, TABLE).title
+    assert title.startswith("Results under within-subject cross-session (trials_per_class = 1)")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_protocols_never_share_a_block(order):
+    results = [
+        invented_result(model, 60, protocol=protocol)
+        for protocol in ("cross_session", "loso")
+        for model in ("svm", "msmae")
+    ][::order]
+    printed = comparison(results, TABLE)
+    assert set(printed.long["protocol"]) == {"cross_session"}
+    (line,) = printed.left_out
+    assert "svm on SEED" in line
+    assert "msmae on SEED" in line
+    assert "it has protocol = loso; the table requires protocol = cross_session" in line
+    free = comparison(results, Study("toy.free", "Free", rows=ROWS, reference="msmae"))
+    for heading, block in free.blocks:
+        own, other = "cross_session", "loso"
+        if "leave-one-subject-out" in heading:
+            own, other = other, own
+        assert all(f"protocol = {own}" in label for label in block["model"])
+        assert not any(f"protocol = {other}" in label for label in block["model"])
+    assert len(free.blocks) == 2
+
+
+def test_a_printed_table_states_its_protocol():
+    with pytest.raises(ValueError, match="toy.table2: expected the protocol"):
+        replace(TABLE, required={})
+    assert "Their protocol: within-subject cross-session (trials_per_class = all" in to_markdown(
+        comparison([invented_result("svm", 60)], TABLE)
+    )
+
+
+# The reference
+
+
+def test_any_row_can_be_the_reference():
+    results = [invented_result(m, noisy(60, i)) for i, m in enumerate(("svm", "dgcnn", "msmae"))]
+    for name in ("linear SVM", "svm", "LINEAR svm"):
+        table = comparison(results, TABLE, reference=name)
+        long = table.long.set_index("model")
+        assert "SEED: p against linear SVM" in table.blocks[0][1].columns
+        assert "of the accuracy against linear SVM" in table.lead
+        assert pd.isna(long.p["svm"])
+        expected = compare_paired(subject_means(results[1]), subject_means(results[0]))["p"]
+        assert long.p["dgcnn"] == expected
+        assert long.reference.tolist() == ["", "linear SVM", "linear SVM"]
+    none = comparison(results, TABLE, reference=None)
+    assert none.long["p"].isna().all()
+    assert "p against" not in to_markdown(none)
+    assert "Wilcoxon" not in to_markdown(none)
+    assert "80.86 ± 6.21" in to_markdown(none)
+
+
+def test_a_label_can_be_the_reference():
+    results = [invented_result("dgcnn", 60 + n, hyper={"epochs": n}, subjects=SIX) for n in (5, 9)]
+    table = comparison(results, TABLE, reference="DGCNN (epochs = 9)")
+    assert table.long["reference"].tolist() == ["DGCNN (epochs = 9)", ""]
+
+
+def test_a_level_can_be_the_reference():
+    scopes = [
+        invented_result("msmae", 60, options={"scope": s}) for s in ("all", "no_test_session")
+    ]
+    table = comparison(scopes, adopt_study("scopes"), reference="no_test_session")
+    assert "p against no_test_session" in table.blocks[0][1].columns
+    untested = comparison(scopes, adopt_study("scopes"), reference=None)
+    assert "difference (points)" not in untested.blocks[0][1].columns
+    assert not any("None" in column for column in study(scopes, "scope").blocks[0][1].columns)
+
+
+@pytest.mark.parametrize("reference", ["KNN", "", "vit"])
+def test_a_reference_that_is_no_row_is_refused(reference):
+    with pytest.raises(ValueError, match=r"\(linear SVM, OURS\) or none; found") as error:
+        comparison([invented_result(m, 60) for m in ("svm", "msmae")], TABLE, reference)
+    assert repr(reference) in str(error.value)
 
 
 def test_only_variants_are_in_an_ablation():
@@ -444,7 +580,13 @@ def test_only_variants_are_in_an_ablation():
     ]
     table = comparison(results, ABLATION)
     assert table.long["model"].tolist() == ["mae_1x1", "msmae"]
-    assert table.provenance[-1].startswith("2 other results")
+    assert [line.partition(": ")[2] for line in table.left_out] == [
+        "the table has no row for the model linear SVM",
+        "it has variant = mae_3x3; the table has ViT (1×1): variant = vit_1x1; MAE (1×1): "
+        "variant = mae_1x1; OURS: variant = msmae",
+    ]
+    with pytest.raises(ResultError, match="a result for toy.table3; found the table has no row"):
+        comparison(results[:1], ABLATION)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ..base.store import atomic_path
-from .rows import observations, select
+from .rows import arrange, observations, protocol_title
 from .scalp import stamp
 from .tables import p_text, summarise
 from ..run.results import SCORES
@@ -20,6 +20,13 @@ from ..run.results import SCORES
 # %% ../../nbs/report/50_figures.ipynb #039e308e
 def chance_level(results, score="accuracy"):
     """The score of the best answer that ignores the EEG.
+
+    Parameters
+    ----------
+    results : list of CellResult
+        Of one data set.
+    score : str
+        One of the scores of `run/40_results`.
 
     Returns
     -------
@@ -89,7 +96,19 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "
 
 
 def colours(models, rows):
-    """{label: colour} from {label: key of its row} and PrintedRows; after eight they repeat."""
+    """The colour of each row of a figure; after eight they repeat.
+
+    Parameters
+    ----------
+    models : dict
+        {label: key of its row}
+    rows : dict of PrintedRow
+
+    Returns
+    -------
+    dict
+        {label: colour}
+    """
     # the paper's own model, its last row, has the first colour
     reserved = dict(zip(reversed(rows), OKABE_ITO))
     chosen = {}
@@ -258,11 +277,25 @@ def draw(figure, study, results, score="auto"):
         One of `study.figures`, say.
     study : PrintedTable or Study
     results : list of CellResult
-        Of one data set. Those that do not belong to the study are left out.
+        Of one data set. Those that do not belong to the study are left out, see `arrange`; the
+        table of the study names them.
     score : {"auto", "accuracy", "balanced_accuracy", "f1_macro"}
         "auto": the accuracy for the paper's data sets, the balanced accuracy for others.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+
+    Raises
+    ------
+    ResultError
+        When no result belongs to the study, or when results contradict each other.
+    ValueError
+        For an unknown score, or results of several data sets.
     """
-    chosen = select(results, study)
+    selection = arrange(results, study)
+    chosen, has_its_settings = selection.shown, selection.study is study
+    study = selection.study
     score = chosen_score(score, chosen, study)
     frame = observations(chosen, study)
     if figure.levels:
@@ -277,11 +310,25 @@ def draw(figure, study, results, score="auto"):
         colour = colours(dict.fromkeys(names), {})
     fig = DRAW[figure.kind](numbers, colour, axis_order(frame, figure))
     below = subtitle(numbers, frame, figure, chosen[0])
+    if not has_its_settings:
+        protocols = dict.fromkeys(protocol_title(result.spec.protocol) for result in chosen)
+        below += f"; {', '.join(protocols)}"
     return add_layout(fig, chosen, score, figure, figure.x_title or study.heading, below)
 
 # %% ../../nbs/report/50_figures.ipynb #6314ae74
 def save_figure(fig, path):
-    """Write a plotly figure as a page, with plotly.min.js beside it; returns the path."""
+    """Write a plotly figure as a page, with plotly.min.js beside it.
+
+    Parameters
+    ----------
+    fig : plotly.graph_objects.Figure
+    path : str or Path
+        The page, *.html.
+
+    Returns
+    -------
+    Path
+    """
     from plotly.offline import get_plotlyjs
 
     path = Path(path)

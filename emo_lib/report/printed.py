@@ -34,7 +34,7 @@ class PrintedRow:
     rest: str = "by default"
 
 # %% ../../nbs/report/10_printed.ipynb #c554eedd
-def read_number(text):
+def _read_number(text):
     "(mean, standard deviation) of `71.5 ± 7.7`; (mean, None) without a deviation, None for `-`."
     if text == "-":
         return None
@@ -46,6 +46,7 @@ def read_number(text):
 
 # %% ../../nbs/report/10_printed.ipynb #fac64b92
 def _split_line(line):
+    "The entries of a line between its bars."
     return [entry.strip() for entry in line.split("|")]
 
 
@@ -66,13 +67,18 @@ def read_rows(text, model=None, parameter=None, rest="by default"):
     -------
     dict
         {first column: PrintedRow}
+
+    Raises
+    ------
+    ValueError
+        When a line has another number of entries than the headings, or an entry is no number.
     """
     (_, _, *datasets), *body = map(_split_line, text.strip().splitlines())
     rows = {}
     for key, title, *entries in body:
         if len(entries) != len(datasets):
             raise ValueError(f"row {key}: expected {len(datasets)} numbers, found {len(entries)}")
-        numbers = {name: read_number(e) for name, e in zip(datasets, entries) if e != "-"}
+        numbers = {name: _read_number(e) for name, e in zip(datasets, entries) if e != "-"}
         hyper = {parameter: key} if parameter else {}
         rows[key] = PrintedRow(title, model or key, hyper, numbers, rest)
     return rows
@@ -131,7 +137,8 @@ class Study:
     expected_subjects : dict
         {data set: number of subjects in the paper}
     required : dict
-        {setting: value} that a result must have.
+        {setting: value} that a result must have; a printed table states the protocol here, and
+        those of its parameters that the paper states.
     other_models : bool
         Whether models without a row may be compared, too.
     among : Study, optional
@@ -161,14 +168,6 @@ class Study:
     notes: tuple = ()
     figures: tuple = ()
 
-    @property
-    def reference_title(self):
-        """The reference in the words of the paper."""
-        title = self.rows[self.reference].title if self.reference in self.rows else self.reference
-        if self.level == "pre-training":
-            return f"{title} pre-trained on its own data set"
-        return title
-
 # %% ../../nbs/report/10_printed.ipynb #37634275
 @dataclass(frozen=True)
 class PrintedTable(Study):
@@ -178,12 +177,24 @@ class PrintedTable(Study):
     ----------
     number, source : str
         "Table 2"; the citation, and over what the numbers were computed.
+
+    Raises
+    ------
+    ValueError
+        When there are numbers and `required` does not state their protocol.
     """
 
     is_printed: ClassVar[bool] = True
     number: str = ""
     source: str = ""
     other_models: bool = False
+
+    def __post_init__(self):
+        if self.printed_data and "protocol" not in self.required:
+            raise ValueError(
+                f"{self.id}: expected the protocol of the printed numbers, found none; state it, "
+                "for example required={'protocol': 'cross_session'}"
+            )
 
     @property
     def printed_data(self):

@@ -64,9 +64,13 @@ NOTES_III = (
 ROWS = OTHERS | VARIANTS
 REQUIRED = {
     "protocol": "cross_session",
+    "val_fraction": 0.0,
+    "trials_per_class": None,
+    "first_trials_per_class": None,
+    "samples_per_trial": None,
+    "samples_per_class": None,
     "kind": "window",
     "scaling": None,
-    "trials_per_class": None,
     "pretrain_on": None,
 }
 
@@ -98,30 +102,31 @@ TABLE_III = PrintedTable(
 SCOPES = ("all", "no_test_session", "other_subjects")
 
 
-def adopt_study(name, **changes):
+def _adopt_study(name, **changes):
     "A study that any paper can ask, with this paper's id and rows."
     paper = {"id": f"msmae.{name}", "rows": ROWS, "expected_subjects": SUBJECTS}
     return replace(STUDIES[name], **paper | changes)
 
 
 STUDIES_OF_MSMAE = (
-    adopt_study(
+    _adopt_study(
         "transfer",
         title="Pre-training on another data set (the paper's Fig. 7, which prints no numbers)",
         reference="msmae",
+        required={"protocol": "cross_session"},
         figures=(replace(STUDIES["transfer"].figures[0], name="fig7"),),
     ),
-    adopt_study(
+    _adopt_study(
         "scopes",
         lead="The difference from `all` is what the unlabelled windows of the test session brought "
         "(no_test_session), or all windows of the person (other_subjects). A smaller pool is part "
         "of the difference.",
         order=SCOPES,
     ),
-    adopt_study("labels"),
-    adopt_study("directions", among=TABLE_II),
-    adopt_study("missing", among=TABLE_II),
-    adopt_study("seeds"),
+    _adopt_study("labels"),
+    _adopt_study("directions", among=TABLE_II),
+    _adopt_study("missing", among=TABLE_II),
+    _adopt_study("seeds"),
 )
 
 # %% ../../../nbs/papers/msmae/10_facts.ipynb #42f3e463
