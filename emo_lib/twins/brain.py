@@ -347,7 +347,18 @@ class TwinSettings(Parameters):
         return _PASSBAND.get(self.name, (0.5, 75.0))
 
     def seconds(self, session, trial):
-        "Length of a trial in seconds; session and trial count from 1."
+        """Length of a trial.
+
+        Parameters
+        ----------
+        session, trial : int
+            Count from 1.
+
+        Returns
+        -------
+        int or float
+            Seconds.
+        """
         if self.seconds_per_trial:
             return self.seconds_per_trial
         lengths = self.spec.trial_s.get(session)
@@ -358,12 +369,32 @@ class TwinSettings(Parameters):
         return int(self.generator("clip", clip, "length").integers(120, 301))
 
     def samples(self, session, trial):
-        "Samples of a trial; session and trial count from 1."
+        """Number of samples of a trial.
+
+        Parameters
+        ----------
+        session, trial : int
+            Count from 1.
+
+        Returns
+        -------
+        int
+        """
         extra = 1 if self.name == "SEED" else 0  # the files of SEED have one sample more
         return round(self.seconds(session, trial) * self.spec.sfreq) + extra
 
     def generator(self, *names):
-        "A random generator for what the names (str or int) state; other names, other numbers."
+        """A random generator for one purpose.
+
+        Parameters
+        ----------
+        *names : str or int
+            The purpose; other names give other numbers.
+
+        Returns
+        -------
+        numpy.random.Generator
+        """
         return np.random.default_rng(derive_seed(self.seed, self.name, *names))
 
 # %% ../../nbs/twins/10_brain.ipynb #da903a6c

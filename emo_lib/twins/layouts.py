@@ -219,7 +219,8 @@ class TwinRequest(Parameters):
     @classmethod
     def _bits(cls, raw, info):
         spec = info.data["settings"].spec
-        if raw not in list(_RAW_BITS):
+        is_number = isinstance(raw, int | float) and not isinstance(raw, bool)
+        if is_number or raw not in list(_RAW_BITS):  # 1 == True would be taken for 32 bits
             raise ValueError(f"expected False, True (32 bits), 'int16' or 'int32', found {raw!r}")
         if _RAW_BITS[raw] and not spec.raw_eog:
             raise ValueError(
@@ -491,22 +492,27 @@ def _write_v_times(settings, path, root):
     write_bytes(root / path, "\n".join(parts))
 
 # %% ../../nbs/twins/20_layouts.ipynb #771f9af0
+def _v_feature_steps(request, subject):
+    "The Steps of the features of one subject: EEG and eyes, as far as they are asked for."
+    settings, name = request.settings, f"{subject}_123.npz"
+    if request.features:
+        path = Path("EEG_DE_features") / name
+        size = _feature_size(settings, _sessions(settings), ("de",), settings.spec.window_s)
+        write = partial(_write_v_eeg, settings, subject, path, request.columns)
+        yield Step((path,), size, write)
+    if request.eye:
+        path = Path("Eye_movement_features") / name
+        yield Step((path,), 5e5, partial(_write_v_eye, settings, subject, path))
+
+
 def seed_v_steps(request, subjects):
     "The Steps of SEED-V for some subjects (numbers)."
     settings = request.settings
-    sessions = _sessions(settings)
     path = Path("trial_start_end_timestamp.txt")
     yield Step((path,), 1e3, partial(_write_v_times, settings, path))
     for subject in subjects:
-        if request.features:
-            path = Path("EEG_DE_features") / f"{subject}_123.npz"
-            size = _feature_size(settings, sessions, ("de",), settings.spec.window_s)
-            write = partial(_write_v_eeg, settings, subject, path, request.columns)
-            yield Step((path,), size, write)
-        if request.eye:
-            path = Path("Eye_movement_features") / f"{subject}_123.npz"
-            yield Step((path,), 5e5, partial(_write_v_eye, settings, subject, path))
-        for session in sessions if request.raw else ():
+        yield from _v_feature_steps(request, subject)
+        for session in _sessions(settings) if request.raw else ():
             path = Path("EEG_raw") / f"{_stem(settings, subject, session)}.cnt"
             yield _recording_step(request, subject, session, path)
 
@@ -604,6 +610,17 @@ def _vii_eeg_step(request, subject):
         yield Step(files, size, write)
 
 
+def _vii_session_steps(request, subject, session):
+    "The Steps of one session: its two tables, and its recording where it is asked for."
+    settings, stem = request.settings, vii_stem(subject, session)
+    tables = tuple(Path(f"save_info/{stem}_{kind}_info.csv") for kind in ("save", "trigger"))
+    write = partial(_write_vii_tables, settings, subject, session, *tables)
+    yield Step(tables, 5e3, write)
+    if request.raw:
+        path, events = Path(f"EEG_raw/{stem}.cnt"), vii_events(settings, subject, session)
+        yield _recording_step(request, subject, session, path, *events)
+
+
 def seed_vii_steps(request, subjects):
     "The Steps of SEED-VII for some subjects (numbers)."
     settings = request.settings
@@ -615,15 +632,7 @@ def seed_vii_steps(request, subjects):
         path = Path(f"continuous_labels/{subject}.mat")
         yield Step((path,), 5e4, partial(_write_by_clip, settings, subject, felt, path))
         for session in _sessions(settings):
-            stem = vii_stem(subject, session)
-            tables = tuple(
-                Path(f"save_info/{stem}_{kind}_info.csv") for kind in ("save", "trigger")
-            )
-            write = partial(_write_vii_tables, settings, subject, session, *tables)
-            yield Step(tables, 5e3, write)
-            if request.raw:
-                path, events = Path(f"EEG_raw/{stem}.cnt"), vii_events(settings, subject, session)
-                yield _recording_step(request, subject, session, path, *events)
+            yield from _vii_session_steps(request, subject, session)
 
 # %% ../../nbs/twins/20_layouts.ipynb #690c0189
 def faced_recording(subject):

@@ -197,6 +197,13 @@ def _check_space(root, steps):
         )
 
 
+def _check_content(request, steps):
+    "ValueError for a TwinRequest of nothing."
+    has_eye = request.eye and request.settings.spec.eye
+    if not steps or not (request.signals or request.features or has_eye or request.raw):
+        raise ValueError("nothing to write: signals=False and no features, eyes or recordings")
+
+
 def write_twin(name, root, subjects=3, seed=0, *, progress=False, **parameters):
     """Write a synthetic twin of a data set in the official layout, and TWIN.json with its truth.
 
@@ -233,12 +240,9 @@ def write_twin(name, root, subjects=3, seed=0, *, progress=False, **parameters):
     """
     root = Path(root)
     request = _make_request(name, dict(subjects=subjects, seed=seed, **parameters))
-    spec = request.settings.spec
-    numbers = spec.subjects[: request.subjects]
+    numbers = request.settings.spec.subjects[: request.subjects]
     steps = list(STEPS[name](request, numbers))
-    has_eye = request.eye and spec.eye
-    if not steps or not (request.signals or request.features or has_eye or request.raw):
-        raise ValueError("nothing to write: signals=False and no features, eyes or recordings")
+    _check_content(request, steps)
     _clear(root)
     _check_space(root, steps)
     record = _record(request, numbers, steps)
