@@ -1,15 +1,19 @@
 """Papers as data: what every paper must state, and what its tables make of invented results."""
 
+import re
+
 import numpy as np
 import pytest
 
 from emo_lib.models.registry import MODELS, make_model
+from emo_lib.papers.configuration import read_configuration, read_references
 from emo_lib.papers.registry import PAPERS, find_report, report_ids
 from emo_lib.protocols.registry import make_protocol
 from emo_lib.report.examples import invented_result
 from emo_lib.report.figures import draw
 from emo_lib.report.printed import STUDIES, Paper, PrintedTable, read_rows
 from emo_lib.report.tables import comparison, to_markdown
+from emo_lib.run.grid import GridError
 
 REPORTS = [find_report(id)[1] for id in report_ids()]
 
@@ -96,7 +100,7 @@ def test_table_two_of_msmae():
     text = to_markdown(report)
     assert "80.86 ± 6.21" in text
     assert "min 0.125" in text
-    assert "msmae on SEED, seed 0: it has variant = vit_1x1" in text
+    assert "msmae on SEED, seed 0: variant = vit_1x1" in text
     assert "within-subject cross-session (val_fraction = 0.0, trials_per_class = all" in text
 
 
@@ -173,3 +177,52 @@ def test_studies_of_msmae_know_its_variants(name):
     _, study = find_report(f"msmae.{name}")
     assert set(VARIANTS) <= set(study.rows)
     assert study.expected_subjects == {"SEED": 15, "SEED-IV": 15}
+
+
+# References that a configuration chooses
+
+CONFIG = {
+    "name": "toy",
+    "data": {"SEED": {"twin": {"subjects": 2, "seconds_per_trial": 6}, "window_s": 1.0}},
+    "experiments": {
+        "msmae": {
+            "paper": "msmae",
+            "models": {"svm": {}, "dgcnn": {}, "msmae": {}},
+            "studies": {"scopes": None},
+        }
+    },
+    "reports": ["msmae.table2", "msmae.scopes", "msmae.missing", "msmae.directions"],
+}
+
+
+@pytest.mark.parametrize(
+    "report, name",
+    [
+        ("msmae.table2", "linear SVM"),
+        ("msmae.table2", "DGCNN"),
+        ("msmae.table2", "dgcnn"),
+        ("msmae.table2", None),
+        ("msmae.scopes", "no_test_session"),
+        ("msmae.missing", 20),
+        ("msmae.directions", "forward"),
+    ],
+)
+def test_a_configuration_chooses_references(report, name):
+    chosen = CONFIG | {"references": {report: name}}
+    assert read_configuration(chosen) == read_configuration(CONFIG), "the cells stay the same"
+    assert read_references(chosen) == {report: name}
+
+
+@pytest.mark.parametrize(
+    "references, words",
+    [
+        ({"msmae.table2": "STNet"}, "expected one of DGCNN, MSMAE, linear SVM"),
+        ({"msmae.scopes": "linear SVM"}, "all, no_test_session, other_subjects, or none"),
+        ({"msmae.missing": 7}, "none, 5, 10, 20, 30, 40, or none; found 7"),
+        ({"msmae.table3": "MSMAE"}, "expected one of the reports"),
+        ("linear SVM", "expected a mapping"),
+    ],
+)
+def test_a_reference_that_cannot_occur_is_refused_before_the_grid(references, words):
+    with pytest.raises(GridError, match=re.escape(words)):
+        read_configuration(CONFIG | {"references": references})

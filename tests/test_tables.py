@@ -10,8 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from emo_lib.base.store import write_json
+from emo_lib.cli.main import main
 from emo_lib.report.examples import PAIRS, invented_result
 from emo_lib.report.printed import STUDIES, PrintedTable, Study, read_rows
 from emo_lib.report.rows import arrange
@@ -188,6 +190,82 @@ def test_a_test_needs_one_reference_under_the_same_conditions():
         .p_note["svm"]
     )
     assert note == "no test: more than one OURS row with the same protocol"
+
+
+def emo(*arguments):
+    "The command `emo` in this process."
+    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="emo")
+
+
+def test_the_command_line_chooses_a_reference(tmp_path):
+    for model in ("svm", "msmae"):
+        content = invented_result(model, noisy(60)).model_dump(mode="json")
+        write_json(tmp_path / f"{model}.json", content)
+    command = ["tables", tmp_path, "--table", "msmae.table2", "--reference"]
+    assert "p against linear SVM" in emo(*command, "linear SVM").stdout
+    assert "p against" not in emo(*command, "none").stdout
+    refused = emo(*command, "KNN", "--out", tmp_path / "tables")
+    assert refused.exit_code == 1
+    assert "(linear SVM, MSMAE) or none; found 'KNN'" in refused.stderr
+    assert not (tmp_path / "tables").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["tables", "a.parquet"], "found a table (parquet)"),
+        (["tables", "a.json", "--table", "msmae.table2", "--out", "a.json"], "found the file"),
+        (["tables", "--job", "folder"], "expected the file runs/NAME/report.json"),
+        (["plan", "no.yaml"], "found nothing of this name"),
+        (["run", "folder"], "found a folder"),
+        (
+            ["cell", "--dataset", "SEED", "--features", "x", "--model", "svm", "--out", "x.json"],
+            "found the folder",
+        ),
+        (["features", "--dataset", "SEED", "--root", "folder", "--out", "a.json"], "the file"),
+    ],
+)
+def test_a_wrong_file_has_one_message(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.parquet", "a.json"):
+        (tmp_path / name).write_text("{}")
+    for name in ("folder", "x.json"):
+        (tmp_path / name).mkdir()
+    done = emo(*arguments)
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_prints_one_line_and_exits_with_130(monkeypatch, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("emo_lib.run.results.load_results", interrupted)
+    done = emo("tables", tmp_path)
+    assert done.exit_code == 130
+    assert done.stderr == "interrupted; give the same command again to continue\n"
+
+
+def test_a_twin_with_other_parameters_is_replaced_only_on_request(tmp_path):
+    root = tmp_path / "SEED"
+    command = ["twin", "--dataset", "SEED", "--root", root, "--subjects", 1]
+    command += ["--seconds-per-trial", 1, "--no-signals", "--feature", "de_LDS"]
+    assert emo(*command).exit_code == 0
+    before = (root / "TWIN.json").read_bytes()
+    again = emo(*command, "--emotion", 1.0)
+    assert again.exit_code == 0
+    assert "exists already" in again.stderr
+    assert again.stdout.strip() == str(root / "TWIN.json")
+    for changes in (["--seed", 1], ["--emotion", 0], ["--generation", "old"], ["--no-eye"]):
+        refused = emo(*command, *changes)
+        assert refused.exit_code == 1
+        assert "give --replace" in refused.stderr
+        assert (root / "TWIN.json").read_bytes() == before
+    next(root.rglob("*.mat")).unlink()
+    assert "exists already" not in emo(*command).stderr, "a damaged twin is written again"
+    assert emo(*command, "--seed", 1, "--replace").exit_code == 0
+    assert (root / "TWIN.json").read_bytes() != before
 
 
 # What the page says
@@ -423,14 +501,11 @@ def test_cells_of_studies_stay_out_of_a_printed_table():
     table = comparison(grid + studies, TABLE)
     pd.testing.assert_frame_equal(table.long, comparison(grid, TABLE).long)
     assert table.left_out == [
-        "msmae on SEED, seed 0: it has variant = mae_1x1; the table has OURS: variant = msmae",
-        "msmae on SEED, seed 0: it has pretrain_on = FACED; the table requires "
-        "pretrain_on = own data",
-        "msmae on SEED, seed 0: it has trials_per_class = 1; the table requires "
-        "trials_per_class = all",
-        "msmae on SEED, seed 0: it has scope = other_subjects; most rows of its data set have "
-        "scope = all",
-        "msmae on SEED, seed 1: it has seed = 1; most rows of its data set have seed = 0",
+        "msmae on SEED, seed 0: variant = mae_1x1; the table has OURS: variant = msmae",
+        "msmae on SEED, seed 0: pretrain_on = FACED; the table requires pretrain_on = own data",
+        "msmae on SEED, seed 0: trials_per_class = 1; the table requires trials_per_class = all",
+        "msmae on SEED, seed 0: scope = other_subjects; most rows of its data set have scope = all",
+        "msmae on SEED, seed 1: seed = 1; most rows of its data set have seed = 0",
     ]
     assert all(line in to_markdown(table) for line in table.left_out)
     pairs = [invented_result(m, 60, seed=seed) for m in ("svm", "msmae") for seed in (0, 1)]
@@ -452,8 +527,8 @@ def test_every_result_is_shown_or_named_with_its_reason():
         in_file("e", "msmae", 62, scaling={"by": "session", "fit_on": "train"}),
     ]
     text = to_markdown(comparison(results, TABLE))
-    assert "- toy/c.json; toy/d.json: it has seed = 1; most rows" in text
-    assert "- toy/e.json: it has scaling = session train; most rows of its data set have " in text
+    assert "- toy/c.json; toy/d.json: seed = 1; most rows" in text
+    assert "- toy/e.json: scaling = session train; most rows of its data set have " in text
     assert "toy/a.json" not in text
     for order in (results, results[::-1]):
         selection = arrange(order, TABLE)
@@ -507,7 +582,7 @@ def test_two_protocols_never_share_a_block(order):
     (line,) = printed.left_out
     assert "svm on SEED" in line
     assert "msmae on SEED" in line
-    assert "it has protocol = loso; the table requires protocol = cross_session" in line
+    assert "protocol = loso; the table requires protocol = cross_session" in line
     free = comparison(results, Study("toy.free", "Free", rows=ROWS, reference="msmae"))
     for heading, block in free.blocks:
         own, other = "cross_session", "loso"
@@ -582,7 +657,7 @@ def test_only_variants_are_in_an_ablation():
     assert table.long["model"].tolist() == ["mae_1x1", "msmae"]
     assert [line.partition(": ")[2] for line in table.left_out] == [
         "the table has no row for the model linear SVM",
-        "it has variant = mae_3x3; the table has ViT (1×1): variant = vit_1x1; MAE (1×1): "
+        "variant = mae_3x3; the table has ViT (1×1): variant = vit_1x1; MAE (1×1): "
         "variant = mae_1x1; OURS: variant = msmae",
     ]
     with pytest.raises(ResultError, match="a result for toy.table3; found the table has no row"):

@@ -92,6 +92,9 @@ UNSET = {
     "pretrain_on": "own data",
     "length": "none",
     "trials_per_class": "all",
+    "first_trials_per_class": "all",
+    "samples_per_trial": "all",
+    "samples_per_class": "all",
     "missing": "none",
 }
 
@@ -187,7 +190,7 @@ def _why_not_required(result, study):
         return None
     required = _required_settings(study)
     expected = settings_text({name: required[name] for name in found})
-    return f"it has {settings_text(found)}; the table requires {expected}"
+    return f"{settings_text(found)}; the table requires {expected}"
 
 
 def _why_no_row(result, study):
@@ -201,7 +204,7 @@ def _why_no_row(result, study):
     settings = flat_settings(result)
     found = {name: settings.get(name) for row in rows for name in row.hyper}
     listed = "; ".join(f"{row.title}: {settings_text(row.hyper)}" for row in rows)
-    return f"it has {settings_text(found)}; the table has {listed}"
+    return f"{settings_text(found)}; the table has {listed}"
 
 # %% ../../nbs/report/20_rows.ipynb #88f95679
 def _shared_settings(result):
@@ -226,7 +229,7 @@ def _difference(own, main):
     "The settings of a result that most rows do not share."
     found = {name: own.get(name) for name in {**main, **own} if own.get(name) != main.get(name)}
     expected = settings_text({name: main.get(name) for name in found})
-    return f"it has {settings_text(found)}; most rows of its data set have {expected}"
+    return f"{settings_text(found)}; most rows of its data set have {expected}"
 
 # %% ../../nbs/report/20_rows.ipynb #b7baecad
 @dataclass(frozen=True)
@@ -436,10 +439,15 @@ def _setting_level(result, study):
             f"missing, direction, pre-training; found {study.level!r}; known: {', '.join(settings)}"
         )
     value = settings[study.level]
-    name = value_text(study.level, value)
-    if value is None and study.unset is not None:
-        name = study.unset
+    name = level_text(value, study)
     return Level(name, _place_of(name, value, study.order))
+
+
+def level_text(value, study):
+    "The name of the level of a study of a setting that has this value."
+    if value is None and study.unset is not None:
+        return study.unset
+    return value_text(study.level, value)
 
 
 def _place_of(name, value, order):

@@ -528,7 +528,7 @@ class Table:
 def _lead_of(long, study, shows_spreads):
     "What the numbers of a table are, in sentences."
     parts = [study.lead]
-    if not shows_spreads and (study.level is None or study.reference is not None):
+    if not shows_spreads:
         averaged = "folds and seeds" if long["n_seeds"].gt(1).any() else "folds"
         parts.append(
             f"Mean ± standard deviation over subjects, of each subject's mean over its {averaged}."
