@@ -9,7 +9,9 @@ import xarray as xr
 
 from emo_lib.base.facts import make_features
 from emo_lib.protocols.cross_session import session_pairs
-from emo_lib.protocols.folds import Fold, repeated_clips, sample_table
+from emo_lib.protocols.fold_figure import fold_figure, published_table, trial_parts
+from emo_lib.protocols.folds import PRETRAINING_SEES, Fold, repeated_clips, sample_table
+from emo_lib.protocols.published_splits import PublishedSplit
 from emo_lib.protocols.registry import PROTOCOLS, make_protocol
 from emo_lib.samples.needs import Needs
 from emo_lib.samples.samples import TRIAL, make_samples
@@ -260,10 +262,7 @@ def test_missing_sessions_are_said():
         (lambda m: m.assign(label=np.arange(len(m))), "labels; a trial has one"),
         (lambda m: m.assign(subject=[None] + [1] * (len(m) - 1)), "without a subject: row 0"),
         (lambda m: m[m.session == 1], "no subject has two sessions"),
-        (
-            lambda m: m[~((m.session == 1) & (m.label == 2))],
-            "label 2 is tested and has no training sample",
-        ),
+        (lambda m: m[m.label == 1], "train has samples of label 1 only"),
     ],
 )
 def test_bad_tables_are_refused(change, line):
@@ -336,7 +335,7 @@ def fold_of(names, train, val, test, **more):
         (np.arange(24), np.arange(81, 84), np.arange(27, 54), "train has samples of subject 2"),
         (np.arange(27), [], [], "test is empty"),
         ([], [], np.arange(27), "train is empty"),
-        (np.arange(3), [], np.arange(27, 54), "label 1, 2 is tested and has no training sample"),
+        (np.arange(3), [], np.arange(27, 54), "train has samples of label 0 only"),
         ([0, 2, 1], [], [27], "train: expected ascending row numbers from 0 to 242, each once"),
         ([0, 0, 1], [], [27], "train: expected ascending row numbers"),
         ([-1, 0], [], [27], "train: expected ascending .* from -1 to 0"),
@@ -468,8 +467,8 @@ def test_a_table_is_needed():
 def test_protocols_are_found_by_name():
     assert PROTOCOLS["cross_session"].name == "cross_session"
     assert PROTOCOLS["cross_session"].title
-    with pytest.raises(KeyError, match="unknown protocol 'loso'; known: cross_session"):
-        PROTOCOLS["loso"]
+    with pytest.raises(KeyError, match="unknown protocol 'lozo'; known: cross_session"):
+        PROTOCOLS["lozo"]
 
 
 def test_the_input_is_left_alone():
@@ -479,3 +478,412 @@ def test_the_input_is_left_alone():
     copy = sample_table(meta)
     copy["subject"] = 0
     pd.testing.assert_frame_equal(meta, before)
+
+
+# Every registered protocol
+
+LISTED = dict(train=[1, 2], val=[3], test=[4])
+OPTIONS = {"subject_lists": LISTED}  # what a protocol cannot do without
+ONCE = {"loso", "loto", "trial_blocks", "seedv-3fold"}  # every trial is tested once, by definition
+SPLITS = {split.name: split for split in PublishedSplit.__subclasses__()}
+
+
+def cases():
+    "(protocol, data set) of every registered protocol and every data set it is made for."
+    for name in PROTOCOLS:
+        for dataset in SPLITS[name].made_of if name in SPLITS else ["SEED", "SEED-IV"]:
+            yield name, dataset
+
+
+CASES = list(cases())
+
+
+def data_of(name, dataset):
+    "The published table of a data set: all subjects for a published split, else four."
+    return published_table(dataset, n_subjects=None if name in SPLITS else 4)
+
+
+def protocol_of(name, **more):
+    return make_protocol(name, **OPTIONS.get(name, {}), **more)
+
+
+def folds_of(name, dataset, subjects=None, **more):
+    return list(protocol_of(name, **more).split(data_of(name, dataset), subjects))
+
+
+@pytest.mark.parametrize("name, dataset", CASES)
+def test_whole_trials_are_on_one_side(name, dataset):
+    meta = data_of(name, dataset)
+    trial = meta.groupby(TRIAL).ngroup().to_numpy()
+    for fold in folds_of(name, dataset):
+        parts = [set(trial[rows].tolist()) for rows in (fold.train, fold.val, fold.test)]
+        assert parts[0] and parts[2]
+        assert len(set.union(*parts)) == sum(map(len, parts))
+        assert not len(fold.adapt)
+
+
+@pytest.mark.parametrize("name, dataset", CASES)
+def test_new_subjects_are_new(name, dataset):
+    meta = data_of(name, dataset)
+    is_shared = [
+        bool(set(meta.subject[np.append(f.train, f.val)]) & set(meta.subject[f.test]))
+        for f in folds_of(name, dataset)
+    ]
+    assert any(is_shared) != PROTOCOLS[name].new_subjects
+    assert all(is_shared) or not any(is_shared)
+
+
+@pytest.mark.parametrize("name, dataset", CASES)
+def test_how_often_a_trial_is_tested(name, dataset):
+    meta = data_of(name, dataset)
+    folds = folds_of(name, dataset)
+    counts = np.bincount(np.concatenate([fold.test for fold in folds]), minlength=len(meta))
+    if name in ONCE:
+        assert (counts == 1).all()
+    elif name == "cross_session":
+        assert (counts == 2).all()
+    else:
+        assert counts.max() == 1
+
+
+@pytest.mark.parametrize("name, dataset", CASES)
+def test_names_of_folds_differ(name, dataset):
+    names = [str(fold.names) for fold in folds_of(name, dataset)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name, dataset", CASES)
+def test_folds_come_again_and_depend_on_no_order_of_rows(name, dataset):
+    meta = data_of(name, dataset)
+    shuffled = meta.sample(frac=1, random_state=0)
+    first, again = (next(protocol_of(name).split(meta)) for _ in range(2))
+    other = next(protocol_of(name).split(shuffled))
+    assert same(first, again)
+    for part in ("train", "val", "test"):
+        assert sorted(shuffled.index[getattr(other, part)]) == getattr(first, part).tolist()
+
+
+@pytest.mark.parametrize("name, dataset", CASES)
+def test_validation_is_drawn_from_training_trials(name, dataset):
+    if any(len(fold.val) for fold in folds_of(name, dataset)) and name != "adabrain-cross":
+        with pytest.raises(ValueError, match="val_fraction: expected 0, because"):
+            folds_of(name, dataset, val_fraction=0.4)
+        return
+    for fold, plain in zip(
+        folds_of(name, dataset, val_fraction=0.4), folds_of(name, dataset, val_fraction=0.0)
+    ):
+        assert np.array_equal(np.union1d(fold.train, fold.val), plain.train)
+        assert np.array_equal(fold.test, plain.test)
+        assert len(fold.train)
+
+
+@pytest.mark.parametrize("name, dataset", CASES)
+def test_a_shard_has_the_training_side_of_the_whole_and_tests_its_subjects(name, dataset):
+    meta = data_of(name, dataset)
+    whole = {str(fold.names): fold for fold in folds_of(name, dataset)}
+    tested = sorted({s for fold in whole.values() for s in meta.subject[fold.test]})
+    one, rest = [int(tested[0])], [int(s) for s in tested[1:]]
+    rows = {key: [] for key in whole}
+    for subjects in filter(None, (one, rest)):
+        for fold in folds_of(name, dataset, subjects):
+            assert set(meta.subject[fold.test]) <= set(subjects)
+            for part in ("train", "val", "pool"):
+                assert np.array_equal(getattr(fold, part), getattr(whole[str(fold.names)], part))
+            rows[str(fold.names)] += fold.test.tolist()
+    assert all(sorted(rows[key]) == whole[key].test.tolist() for key in whole)
+
+
+@pytest.mark.parametrize("name, dataset", CASES)
+def test_pools_hold_what_the_scope_says(name, dataset):
+    meta = data_of(name, dataset)
+    scopes = ("all", "no_test_session", "other_subjects")
+    for scope in scopes if name == "cross_session" else ("all", "no_test", "train"):
+        protocol = protocol_of(name, scope=scope)
+        pools = {}
+        for fold in protocol.split(meta):
+            pools.setdefault(fold.pool_name, set()).add(fold.pool.tobytes())
+            assert bool(np.isin(fold.test, fold.pool).any()) == (scope == "all")
+            assert any(c.startswith(PRETRAINING_SEES) for c in fold.caveats) == (scope == "all")
+            if scope == "train":
+                assert np.array_equal(fold.pool, np.union1d(fold.train, fold.val))
+            if scope == "no_test":
+                assert len(fold.pool) == len(meta) - len(fold.test)
+        assert all(len(pool) == 1 for pool in pools.values())
+        assert protocol.common_pool == (scope == "all")
+        if protocol.common_pool:
+            assert set(pools) == {"all"}
+
+
+def test_names_of_pools_tell_protocols_and_their_parameters_apart():
+    words = [
+        make_protocol(name, scope=scope, **options).pool_words
+        for scope in ("train", "no_test")
+        for name, options in (
+            ("trial_order", {}),
+            ("trial_order", dict(n_train=9)),
+            ("loso", {}),
+            ("seed-9-6", {}),
+            ("subject_independent", dict(seed=1)),
+            ("subject_independent", {}),
+        )
+    ]
+    assert len(set(words)) == len(words)
+    few = make_protocol("loso", samples_per_class=3)
+    assert few.pool_words == make_protocol("loso").pool_words  # labels do not change a pool
+
+
+@pytest.mark.parametrize("name, dataset", CASES)
+def test_keys_hold_for_equal_fits_only(name, dataset):
+    keys = {}
+    for fold in folds_of(name, dataset):
+        rows = (fold.train.tobytes(), fold.val.tobytes())
+        assert keys.setdefault(fold.key(Needs()), rows) == rows
+    adapting = {fold.key(Needs(adapts=True)) for fold in folds_of(name, dataset)}
+    assert len(adapting) == len(folds_of(name, dataset))
+
+
+LIMITS = {
+    "trials_per_class": 1,
+    "first_trials_per_class": 1,
+    "samples_per_trial": 1,
+    "samples_per_class": 3,
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("name", [n for n in PROTOCOLS if n not in SPLITS] + ["seed-9-6"])
+def test_few_labels_are_a_part_of_training_and_change_nothing_else(name, limit):
+    meta = data_of(name, "SEED")
+    n = LIMITS[limit]
+    for few, plain in zip(folds_of(name, "SEED", **{limit: n}), folds_of(name, "SEED")):
+        assert set(few.train) < set(plain.train)
+        assert np.array_equal(few.test, plain.test)
+        assert np.array_equal(few.pool, plain.pool)
+        assert any(f"labelled ({limit} {n})" in caveat for caveat in few.caveats)
+        of_subject = meta.loc[few.train].groupby("subject")
+        if limit == "samples_per_trial":
+            assert (meta.loc[few.train].groupby(TRIAL).size() == 1).all()
+            assert (meta.start_s[few.train] == 0).all()
+        elif limit == "samples_per_class":
+            assert all(rows.label.value_counts().max() <= 3 for _, rows in of_subject)
+        else:
+            trials = meta.loc[few.train].drop_duplicates(TRIAL).groupby(["subject", "label"])
+            assert (trials.size() == 1).all()
+
+
+def test_the_first_are_the_first_recorded():
+    meta = data_of("trial_order", "SEED")
+    fold = folds_of("trial_order", "SEED", first_trials_per_class=1)[0]
+    assert sorted(set(meta.trial[fold.train])) == [1, 2, 3]  # labels 2, 1, 0, 0, 1, 2 ...
+    fold = folds_of("trial_order", "SEED", samples_per_class=3)[0]
+    found = meta.loc[fold.train].groupby("label").trial.agg(list).to_dict()
+    assert found == {2: [1, 1, 6], 1: [2, 2, 5], 0: [3, 3, 4]}
+
+
+@pytest.mark.parametrize("name", ["loso", "trial_order", "loto", "random_trials", "trial_blocks"])
+def test_another_subject_changes_no_draw(name):
+    options = dict(trials_per_class=1) if name == "random_trials" else dict(val_fraction=0.3)
+    protocol = make_protocol(name, **options)
+    few, more = (published_table("SEED", n_subjects=n) for n in (3, 4))
+    drawn = {str(f.names): f for f in protocol.split(more)}
+    for fold in protocol.split(few):
+        kept = drawn[str(fold.names)]
+        for part in ("train", "val", "test"):
+            rows = getattr(kept, part)  # the fourth subject's rows are the last
+            assert rows[rows < len(few)].tolist() == getattr(fold, part).tolist()
+
+
+@pytest.mark.parametrize(
+    "name, dataset, options, words",
+    [
+        ("loso", "SEED", {}, "new subject, clips seen: all test trials"),
+        ("loso", "SEED", dict(test_clips=0.2), None),
+        ("subject_independent", "FACED", {}, "new subject, clips seen: all test trials"),
+        ("loto", "SEED", {}, None),
+        ("loto", "SEED", dict(within="subject"), "same subject, clips seen: all test trials"),
+        ("loto", "SEED-IV", dict(within="subject"), None),
+        ("trial_order", "SEED", {}, None),
+        ("trial_blocks", "SEED", dict(within="all"), None),
+    ],
+)
+def test_seen_clips_are_a_caveat(name, dataset, options, words):
+    fold = next(make_protocol(name, **options).split(published_table(dataset, n_subjects=6)))
+    found = [caveat for caveat in fold.caveats if "clips seen" in caveat]
+    assert len(found) == (words is not None)
+    assert all(words in caveat for caveat in found)
+
+
+# Classes
+
+
+def test_class_counts_of_the_published_order_of_seed_iv():
+    meta = published_table("SEED-IV", n_subjects=1)
+    folds = list(make_protocol("seediv-16-8").split(meta))
+    counts = [fold.class_counts(meta, "trial").loc["test"].tolist() for fold in folds]
+    assert counts == [[2, 0, 2, 4], [2, 3, 1, 2], [4, 1, 2, 1]]
+    assert folds[0].class_counts(meta, "trial").loc["train"].tolist() == [4, 6, 4, 2]
+    assert folds[0].class_counts(meta).loc["test"].tolist() == [4, 0, 4, 8]
+    assert "class sad has no test sample (session 1)" in folds[0].caveats
+    with pytest.raises(ValueError, match="unit: expected 'sample' or 'trial', found 'clip'"):
+        folds[0].class_counts(meta, "clip")
+
+
+def test_a_class_that_is_not_trained_is_a_caveat_once():
+    meta = table(subjects=(1,))
+    meta = meta[~((meta.session == 1) & (meta.label == 2))].reset_index(drop=True)
+    fold = next(make_protocol("cross_session").split(meta))
+    words = "label 2 is tested and has no training sample (train session 1, test session 3)"
+    assert fold.caveats.count(words) == 1
+    assert fold.check(meta) is fold
+
+
+def test_sessions_of_other_classes_pass():
+    folds = folds_of("cross_session", "SEED-VII", subjects=[1])
+    assert len(folds) == 12
+    assert any("class neutral has no training and no test sample" in c for c in folds[3].caveats)
+
+
+# Faults, one line each, before any work
+
+
+def small(dataset="SEED", n=4, **attrs):
+    meta = published_table(dataset, n_subjects=n)
+    meta.attrs |= attrs
+    return meta
+
+
+@pytest.mark.parametrize(
+    "name, options, meta, line",
+    [
+        ("loso", {}, small(n=1), "expected at least 2 subjects.*found 1: 1"),
+        ("loso", dict(val_subjects=3), small(), "expected at least 5 subjects.*found 4"),
+        ("subject_independent", {}, small(n=2), "expected subjects for train None.*found 2"),
+        ("subject_independent", dict(test=9), small(), "found 4 subjects"),
+        ("subject_lists", dict(train=[1], test=[7, 8]), small(), "subjects 7-8 are missing"),
+        ("trial_order", dict(n_train=15), small(), "n_train: expected fewer than 15"),
+        ("trial_order", dict(n_train=16), small("FACED"), "no tested class is trained.*random_tr"),
+        ("trial_blocks", dict(n_blocks=16), small(), "n_blocks: expected at most 15"),
+        ("trial_blocks", {}, small("FACED"), "no tested class is trained"),
+        ("loso", dict(test_clips=0.2), small().drop(columns="clip"), "clip is known"),
+        ("loso", dict(test_clips=0.2), small().assign(clip=0), "clip is known"),
+        ("seed-9-6", {}, small("SEED-IV"), "seed-9-6 is a split of SEED; found SEED-IV"),
+        ("seediv-16-8", {}, table(), "split of SEED-IV; found no name of a data set"),
+        ("cbramod-faced", {}, small("FACED", 4), "subjects 4-122 are missing.*--subjects 123"),
+        ("adabrain-cross", {}, small(), "subjects 5-15 are missing.*emo twin --subjects 15"),
+        ("faced-new-clips", {}, small("FACED", 5), "subjects 5-122 are missing"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(name, options, meta, line):
+    with pytest.raises(ValueError, match=line) as caught:
+        list(make_protocol(name, **options).split(meta))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_session_of_one_trial_is_left_out():
+    meta = small(n=2)
+    meta = meta[(meta.session > 1) | (meta.trial == 1)].reset_index(drop=True)
+    with pytest.warns(UserWarning, match="session 1, test trial 1: no train sample"):
+        folds = list(make_protocol("loto").split(meta))
+    assert len(folds) == 2 * 2 * 15
+
+
+@pytest.mark.parametrize("name", [n for n in PROTOCOLS if n != "cross_session"])
+def test_a_subject_that_is_not_in_the_data_is_refused(name):
+    dataset = next(iter(SPLITS[name].made_of)) if name in SPLITS else "SEED"
+    with pytest.raises(ValueError, match="unknown subject 999; the data hold"):
+        folds_of(name, dataset, [999])
+
+
+def test_a_subject_that_trains_is_not_tested():
+    with pytest.raises(ValueError, match="has no fold that tests subject 1; expected a subject"):
+        folds_of("subject_lists", "SEED", [1])
+
+
+@pytest.mark.parametrize(
+    "name, options, line",
+    [
+        ("trial_order", dict(n_train=0), "n_train: expected a whole number from 1, or a share"),
+        ("trial_order", dict(n_train=True), "found True"),
+        ("trial_order", dict(n_train=float("nan")), "found nan"),
+        ("trial_order", dict(within="subjects"), "within: expected 'session' or 'subject'"),
+        ("trial_blocks", dict(n_blocks=1), "n_blocks: expected at least 2, found 1"),
+        ("random_trials", dict(val=0.5, test=0.5), "leave trials for training"),
+        ("random_trials", dict(test=0.0), "expected test above 0"),
+        ("loso", dict(val_subjects=-1), "val_subjects: expected at least 0"),
+        ("subject_independent", dict(test=None), "found it for both"),
+        ("subject_independent", dict(train=0.9, val=0.2), "at most 1 in total, found 1.3"),
+        ("subject_lists", {}, "found none in train"),
+        ("subject_lists", dict(train=[1], test=[1]), "each subject once, found 1 again"),
+        ("loso", dict(trials_per_class=1, first_trials_per_class=1), "found both"),
+        ("loso", dict(scope="no_test_session"), "scope: expected 'train', 'no_test' or 'all'"),
+    ],
+)
+def test_impossible_parameters_are_refused(name, options, line):
+    with pytest.raises(ValueError, match=line):
+        make_protocol(name, **options)
+
+
+# Published splits
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=list(SPLITS))
+def test_a_published_split_states_where_it_comes_from(split):
+    assert split.title and any(str(year) in split.source for year in range(2015, 2027))
+    assert split.made_of and split.window_s
+    assert set(split.notes) <= set(split.made_of)
+
+
+@pytest.mark.parametrize(
+    "name, dataset, sizes",
+    [
+        ("cbramod-faced", "FACED", (80, 20, 23)),
+        ("libeer-cross", "FACED", (75, 24, 24)),
+        ("libeer-cross", "SEED", (9, 3, 3)),
+        ("adabrain-cross", "SEED", (12, 12, 3)),
+        ("adabrain-cross", "SEED-IV", (13, 13, 2)),
+        ("cbramod-seedv", "SEED-V", (16, 16, 16)),
+    ],
+)
+def test_subjects_of_published_splits(name, dataset, sizes):
+    meta = published_table(dataset, n_windows=1)
+    (fold,) = make_protocol(name).split(meta)
+    found = [meta.subject[rows].nunique() for rows in (fold.train, fold.val, fold.test)]
+    assert tuple(found) == sizes
+
+
+def test_the_test_subjects_of_adabrain_are_the_last_in_the_order_of_text():
+    meta = published_table("SEED")
+    (fold,) = make_protocol("adabrain-cross").split(meta)
+    assert sorted(set(meta.subject[fold.test])) == sorted(sorted(range(1, 16), key=str)[-3:])
+    assert any("sorts file names as text" in caveat for caveat in fold.caveats)
+
+
+def test_reduced_data_other_windows_and_more_validation_are_caveats():
+    meta = small("SEED-V", window_s=2.0)
+    fold = next(make_protocol("seedv-9-6", val_fraction=0.2).split(meta))
+    assert "seedv-9-6 on 4 of the 16 subjects of SEED-V" in fold.caveats
+    assert "seedv-9-6 is published with windows of 1 or 4 s, here 2 s" in fold.caveats
+    assert "val_fraction 0.2 is not part of seedv-9-6" in fold.caveats
+    assert next(make_protocol("seed-9-6").split(published_table("SEED"))).caveats == ()
+
+
+# Size and figure
+
+
+def test_leave_one_subject_out_shares_its_pool_with_training_at_full_size():
+    meta = published_table("SEED", n_windows=226)
+    assert len(meta) > 152_000
+    folds = list(make_protocol("loso").split(meta))
+    assert all(fold.pool is fold.train for fold in folds)
+    common = list(make_protocol("loso", scope="all").split(meta))
+    assert all(fold.pool is common[0].pool for fold in common)
+
+
+def test_the_figure_shows_the_part_of_each_trial():
+    meta = data_of("loso", "SEED")
+    folds = folds_of("loso", "SEED", val_subjects=1)
+    parts = trial_parts(folds[0], meta)
+    assert (parts.loc[1] == "test").all(axis=None)
+    assert sorted(parts.groupby("subject").first()[1]) == ["test", "train", "train", "val"]
+    fig = fold_figure(folds[:2], meta, "loso")
+    assert sum(trace.type == "heatmap" for trace in fig.data) == 2

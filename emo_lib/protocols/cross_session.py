@@ -7,22 +7,11 @@ __all__ = ['SCOPES', 'SEES_TEST', 'session_pairs', 'CrossSession']
 
 # %% ../../nbs/protocols/20_cross_session.ipynb #241f3486
 import warnings
-from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..base.parameters import Count, Seed, Share
-from ..base.store import derive_seed
-from emo_lib.protocols.folds import (
-    Fold,
-    Protocol,
-    labelled_trials,
-    repeated_clips,
-    sample_table,
-    smoothing_caveats,
-    validation_trials,
-)
+from .folds import Protocol, Sides, repeated_clips, rows_by, smoothing_caveats
 
 # %% ../../nbs/protocols/20_cross_session.ipynb #067aff33
 def session_pairs(sessions):
@@ -85,13 +74,8 @@ def sessions_of(meta):
     return dict(zip(sessions.index.tolist(), (sorted(s.tolist()) for s in sessions)))
 
 
-def check_subjects(sessions, subjects):
-    "ValueError for subjects that the data lack, and for data without any pair of sessions."
-    unknown = [str(s) for s in subjects if s not in sessions]
-    if unknown:
-        raise ValueError(
-            f"unknown subject {', '.join(unknown)}; the data hold {', '.join(map(str, sessions))}"
-        )
+def check_sessions(sessions, subjects):
+    "ValueError for data without any pair of sessions."
     if all(len(sessions[s]) < 2 for s in subjects):
         found = "; ".join(f"{s}: {', '.join(map(str, v))}" for s, v in sessions.items())
         raise ValueError(
@@ -120,12 +104,8 @@ class CrossSession(Protocol):
     ----------
     scope : "all", "no_test_session" or "other_subjects"
         What pre-training may see; see SCOPES.
-    val_fraction : float
-        Share of the training trials of each class kept for validation; 0: none, as in the paper.
-    seed : int
-        Base seed of the draws of trials.
-    trials_per_class : int or None
-        Training trials of each class that are labelled; None: all, as in the paper.
+    val_fraction, seed, trials_per_class, ...
+        See `Protocol`; the paper keeps no validation trials and has all trials labelled.
 
     References
     ----------
@@ -136,86 +116,39 @@ class CrossSession(Protocol):
     title: ClassVar[str] = "within-subject cross-session"
 
     scope: Literal["all", "no_test_session", "other_subjects"] = "all"
-    val_fraction: Share = 0.0
-    seed: Seed = 0
-    trials_per_class: Count | None = None
-
-    @property
-    def common_pool(self):
-        """See `Protocol`."""
-        return self.scope == "all"
 
     @property
     def pool_words(self):
         """See `Protocol`."""
         return f"scope-{self.scope}"
 
-    def split(self, meta, subjects=None):
-        """Yield a checked fold per subject and ordered pair of sessions.
-
-        Parameters
-        ----------
-        meta : DataFrame, Samples or xarray.Dataset
-            The samples of the WHOLE data set; see `sample_table`.
-        subjects : list or None
-            Subjects whose folds are wanted; None: all. Pools are the same for any choice.
-
-        Yields
-        ------
-        Fold
-
-        Raises
-        ------
-        ValueError
-            For an unknown subject, or when no fold is possible.
-        """
-        meta = sample_table(meta)
+    def sides(self, meta, subjects):
+        """Yield the two sides of each subject and ordered pair of sessions; see `Protocol`."""
         sessions = sessions_of(meta)
-        wanted = set(sessions if subjects is None else subjects)
-        check_subjects(sessions, wanted)
-        missing = {s: missing_sessions(sessions, s) for s in sessions if s in wanted}
+        check_sessions(sessions, subjects)
+        missing = {subject: missing_sessions(sessions, subject) for subject in subjects}
         for subject, sentence in missing.items():
             if sentence:
                 is_left_out = len(sessions[subject]) < 2
-                warnings.warn(sentence + ", the subject is left out" * is_left_out, stacklevel=2)
-        pools = {}  # folds with equal pools share one array
+                warnings.warn(sentence + ", the subject is left out" * is_left_out, stacklevel=4)
+        rows = rows_by(meta, ["subject", "session"])
         for subject, sentence in missing.items():
-            for pair in session_pairs(sessions[subject]):
-                fold = self._fold(meta, subject, pair, sentence).check(meta)
-                yield replace(fold, pool=pools.setdefault(fold.pool_name, fold.pool))
+            for first, second in session_pairs(sessions[subject]):
+                names = dict(subject=subject, train_session=first, test_session=second)
+                caveats = (sentence,) if sentence else ()
+                yield Sides(names, rows[subject, first], rows[subject, second], caveats=caveats)
 
-    def _fold(self, meta, subject, pair, missing):
-        "The fold of one subject and pair of sessions; `missing` is its caveat on absent sessions."
-        first, test = (
-            np.flatnonzero((meta["subject"] == subject) & (meta["session"] == session))
-            for session in pair
-        )
-        train, val, drawn = self._draw(meta, first, (subject, pair[0]))
-        learning = np.concatenate([train, val])
-        absent = [missing] if missing else []
-        caveats = (*absent, *drawn, *fold_caveats(meta, learning, test, self.scope))
-        pool, pool_name = pretraining_pool(meta, self.scope, subject, pair[1])
+    def test_caveats(self, meta, train, test):
+        """See `Protocol`."""
+        return fold_caveats(meta, train, test, self.scope)
+
+    def pool_of(self, meta, sides):
+        """See `Protocol`."""
+        subject, test_session = sides.names["subject"], sides.names["test_session"]
+        pool, pool_name = pretraining_pool(meta, self.scope, subject, test_session)
         if not len(pool):
             raise ValueError(
                 f"scope {self.scope!r} leaves no sample for pre-training: the data hold subject "
                 f"{subject} only; use scope 'no_test_session'"
             )
-        names = dict(subject=subject, train_session=pair[0], test_session=pair[1])
-        return Fold(names, train, val, test, pool=pool, caveats=caveats, pool_name=pool_name)
-
-    def _draw(self, meta, rows, names):
-        "(train, val, caveats): labelled and validation trials of a training session, by its names."
-        caveats = []
-        seed = derive_seed(self.seed, "labelled", *names)
-        labelled, n_kept, n_trials = labelled_trials(meta, rows, self.trials_per_class, seed)
-        if self.trials_per_class:
-            caveats.append(
-                f"{n_kept} of {n_trials} training trials are labelled "
-                f"(trials_per_class {self.trials_per_class})"
-            )
-        seed = derive_seed(self.seed, "validation", *names)
-        train, val, single = validation_trials(meta, labelled, self.val_fraction, seed)
-        if single:
-            labels = ", ".join(map(str, single))
-            caveats.append(f"label {labels} has one training trial and is not in validation")
-        return train, val, caveats
+        return pool, pool_name
