@@ -5,6 +5,7 @@ from .papers.registry import PAPERS
 from .protocols.folds import Fold
 from .protocols.registry import PROTOCOLS, make_protocol
 from .run.cells import run_cell
+from .run.evaluate import evaluate
 from .run.results import CellResult, load_results, read_predictions
 from .run.spec import CellSpec
 from .samples.featuresets import load_features

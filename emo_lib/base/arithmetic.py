@@ -12,10 +12,10 @@ import sys
 
 # %% ../../nbs/base/60_arithmetic.ipynb #ec02eb7b
 PORTABLE = {
-    # torch: its own kernels, convolutions, matrix products
+    # torch: its own kernels, convolutions, matrix products (MKL's AVX2 branch exists on Intel only)
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
     # numpy and scipy: matrix products, and numpy's loops beyond AVX2 (names of several versions)
     "OPENBLAS_CORETYPE": "Haswell",
     "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_ICL AVX512_SPR X86_V4",

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['REPOSITORY_FOLDER', 'PACKAGES', 'REQUIRED_ATTRIBUTES', 'NOT_IN_KEY', 'provenance', 'read_samples', 'check_missing',
-           'score_fold', 'FoldStore', 'run_folds', 'caveats_of', 'check_writable', 'finished_cell',
-           'refuse_other_result', 'run_cell', 'run_cells', 'pretrain_cell']
+           'score_fold', 'FoldStore', 'run_folds', 'caveats_of', 'check_writable', 'check_outputs', 'sole_use',
+           'finished_cell', 'refuse_other_result', 'compute_cell', 'keep_result', 'run_cell', 'run_cells',
+           'pretrain_cell']
 
 # %% ../../nbs/run/60_cells.ipynb #7ac8c73b
 import dataclasses
@@ -26,6 +27,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from ..base.arithmetic import arithmetic
 from ..base.store import atomic_path, content_hash, derive_seed, write_json
 from ..protocols.cross_session import SEES_TEST
 from emo_lib.run.fitting import (
@@ -117,6 +119,7 @@ def provenance(attrs, seed, pool=None):
         "git": _git_commit(REPOSITORY_FOLDER),
         "versions": versions | {"python": platform.python_version()},
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "arithmetic": arithmetic(),
     }
 
 # %% ../../nbs/run/60_cells.ipynb #162cc8c5
@@ -270,6 +273,8 @@ def _unfinished_folder(spec, attrs, pool=None):
         importlib.metadata.version("emo_lib"),
         _git_commit(REPOSITORY_FOLDER),
         _uncommitted_changes(REPOSITORY_FOLDER),  # "+" is the same for all uncommitted states
+        arithmetic(),
+        str(spec.model_source()),
     )
     return _partial_folder(spec.out) / f"{spec.out.stem}-{key}"
 
@@ -453,8 +458,18 @@ def check_writable(path):
     probe.unlink()
 
 
-def _check_outputs(spec):
-    "Refuse a cell of which a file cannot be written: result, predictions, folds or models."
+def check_outputs(spec):
+    """Refuse a cell of which a file cannot be written: result, predictions, folds or models.
+
+    Parameters
+    ----------
+    spec : CellSpec
+
+    Raises
+    ------
+    OSError
+        Names the file.
+    """
     if spec.out is not None:
         check_writable(spec.out)
         check_writable(predictions_path(spec.out))
@@ -464,8 +479,19 @@ def _check_outputs(spec):
 
 # %% ../../nbs/run/60_cells.ipynb #ee2e44a8
 @contextmanager
-def _sole_use(out):
-    "Hold the lock of a result's file (None: of none); refuse if another process holds it."
+def sole_use(out):
+    """A block in which no other process computes a result.
+
+    Parameters
+    ----------
+    out : Path or None
+        The file of the result; None locks nothing.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process computes it.
+    """
     if out is None:
         yield
         return
@@ -533,6 +559,7 @@ def finished_cell(spec):
         return None
     manifest = _manifest_key(spec)
     same_data = manifest is not None and found.provenance.manifest == manifest
+    same_data &= found.provenance.model_source == spec.model_source()
     same_version = found.provenance.versions.get("emo_lib") == importlib.metadata.version("emo_lib")
     return found if same_data and same_version else None
 
@@ -585,10 +612,24 @@ def _run_all_folds(spec, samples, folds, n_classes, store, pool, progress):
     return [pairs[fold_name(fold.names)] for fold in folds]
 
 
-def _compute_cell(spec, progress):
-    "(CellResult, predictions, FoldStore with the finished folds); the result is not written."
+def compute_cell(spec, samples, classes, progress=True):
+    """Run all folds of a cell; the result is not written.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    samples : Samples
+        All samples of the data set.
+    classes : list of str
+    progress : bool
+        Show a bar over folds.
+
+    Returns
+    -------
+    (CellResult, DataFrame, FoldStore)
+        The result, its predictions, and the finished folds, to be removed when it is written.
+    """
     start = time.perf_counter()
-    samples, classes = read_samples(spec)
     pool = other_pool(spec, samples)
     folds = spec.folds(samples.meta)
     check_missing(spec, samples, folds)
@@ -597,7 +638,11 @@ def _compute_cell(spec, progress):
     pairs = _run_all_folds(spec, samples, folds, len(classes), store, pool, progress)
     predictions = pd.concat([table for _, table in pairs], ignore_index=True)
     seconds = round(time.perf_counter() - start, 2)
-    about = {"seconds": seconds, "manifest": _manifest_key(spec)}
+    about = {
+        "seconds": seconds,
+        "manifest": _manifest_key(spec),
+        "model_source": spec.model_source(),
+    }
     result = CellResult.of_folds(
         [found for found, _ in pairs],
         spec=spec,
@@ -609,8 +654,25 @@ def _compute_cell(spec, progress):
     return result, predictions, store
 
 
-def _keep_result(result, predictions, store):
-    "Write a result that has an `out`, and remove its finished folds; returns the result."
+def _compute_from_files(spec, progress):
+    "`compute_cell` of the samples that a specification names."
+    spec.check_plugin()
+    return compute_cell(spec, *read_samples(spec), progress)
+
+
+def keep_result(result, predictions, store):
+    """Write a result that has an `out`, and remove its finished folds.
+
+    Parameters
+    ----------
+    result, predictions, store
+        From `compute_cell`.
+
+    Returns
+    -------
+    CellResult
+        With the digest of its predictions, if it was written.
+    """
     if result.spec.out is None:
         return result
     written = write_result(result, predictions)
@@ -648,9 +710,9 @@ def run_cell(spec, progress=True):
         advice = "this cell is finished and was only read; delete the file to run it again"
         tqdm.write(f"{spec.out}: {advice}", file=sys.stderr)
         return finished
-    _check_outputs(spec)
-    with _sole_use(spec.out):
-        return _keep_result(*_compute_cell(spec, progress))
+    check_outputs(spec)
+    with sole_use(spec.out):
+        return keep_result(*_compute_from_files(spec, progress))
 
 # %% ../../nbs/run/60_cells.ipynb #4eda5756
 def _check_outs(specs):
@@ -695,13 +757,13 @@ def run_cells(specs, progress=True):
         for i, spec in enumerate(specs):
             results[i] = finished_cell(spec)
             if results[i] is None:
-                _check_outputs(spec)
-                locks.enter_context(_sole_use(spec.out))
-                computed[i] = _compute_cell(spec, progress)
+                check_outputs(spec)
+                locks.enter_context(sole_use(spec.out))
+                computed[i] = _compute_from_files(spec, progress)
         # written only when all are computed: Snakemake deletes every output of a job that fails,
         # but not the stored folds, from which the next attempt resumes
         for i, parts in computed.items():
-            results[i] = _keep_result(*parts)
+            results[i] = keep_result(*parts)
     return [results[i] for i in range(len(specs))]
 
 # %% ../../nbs/run/60_cells.ipynb #dc5a24a6

@@ -371,7 +371,8 @@ class Provenance(Parameters):
     """Where a result comes from: data and their fingerprints, versions, commit, hardware.
 
     `trained` is False for a model that was evaluated without training; `manifest` identifies the
-    files of features by their list, without reading them.
+    files of features by their list, without reading them; `model_source` the source of a model from
+    elsewhere; `arithmetic` says whether another processor would give the same bits.
     """
 
     data: Literal["synthetic", "real"]
@@ -384,9 +385,11 @@ class Provenance(Parameters):
     trained: bool = True
     seed: Whole
     manifest: str | None = None
+    model_source: str | None = None
     git: str
     versions: dict[str, str] = {}
     hardware: str = ""
+    arithmetic: str = ""
     seconds: Annotated[Number, Field(ge=0)] = 0.0
 
 # %% ../../nbs/run/40_results.ipynb #36184ee8

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_
 
 from ..base.montage import CHANNELS
 from ..base.parameters import Parameters, Seed, Whole
-from ..models.registry import MODELS, make_model
+from ..models.registry import MODELS, is_plugin, make_model
 from ..protocols.registry import PROTOCOLS, make_protocol
 from ..samples.needs import check_needs
 from ..samples.samples import SampleSettings
@@ -28,8 +28,10 @@ FROM_THE_DATA = frozenset({"n_classes", "channels", "seed", "pretrained"})
 
 def _known_model(name):
     "Refuse a name that no model has."
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    if name not in MODELS and not is_plugin(name):
+        raise ValueError(
+            f"unknown model {name!r}; known: {', '.join(MODELS)}, or module:Class for your own"
+        )
     return name
 
 
@@ -55,8 +57,11 @@ def _refuse_set_elsewhere(hyper):
 
 
 def _model_of(checked):
-    "The model of the parameters checked so far (dict); None if model or hyper is wrong."
-    if not {"model", "hyper"} <= set(checked):
+    """The model of the parameters checked so far (dict); None if model or hyper is wrong.
+
+    None also for a model from elsewhere: reading a result must not import what it names.
+    """
+    if not {"model", "hyper"} <= set(checked) or is_plugin(checked["model"]):
         return None
     return make_model(checked["model"], n_classes=2, **checked["hyper"])
 
@@ -172,7 +177,7 @@ class CellSpec(Parameters):
     scaling : Scaling or None
         Standardisation before the model, beside what the model does itself.
     model, hyper : str, dict
-        A name in `MODELS` and its hyper-parameters.
+        A name in `MODELS`, or "module:Class" of a model from elsewhere, and its hyper-parameters.
     protocol, options : str, dict
         A name in `PROTOCOLS` and its parameters.
     seed : int
@@ -218,8 +223,30 @@ class CellSpec(Parameters):
     @model_validator(mode="after")
     def _samples_suit_the_model(self):
         "Refuse samples of another kind or modality than the model takes."
-        check_needs(self.build().needs, self.samples, self.model)
+        if not is_plugin(self.model):
+            check_needs(self.build().needs, self.samples, self.model)
         return self
+
+    def check_plugin(self):
+        """Import a model from elsewhere and refuse it if the cell cannot use it.
+
+        A specification is checked without importing what it names, because result files hold
+        specifications too; this is called before the cell is computed.
+
+        Raises
+        ------
+        ValueError
+            If the model does not import, cannot be made, takes other samples, has no pre-training
+            for `pretrain_on` or no weights for `keep_models`.
+        """
+        if not is_plugin(self.model):
+            return
+        model = self.build().check_params()
+        check_needs(model.needs, self.samples, self.model)
+        if self.pretrain_on is not None and not model.stages():
+            raise ValueError(f"pretrain_on: {self.model} has no pre-training; leave it out")
+        if self.keep_models is not None and not model.has_weights:
+            raise ValueError(f"keep_models: {self.model} has no weights to keep; leave it out")
 
     def build(self, n_classes=2, channels=CHANNELS):
         """The model, not yet fitted; its seed is set later, per fit.
@@ -235,6 +262,14 @@ class CellSpec(Parameters):
         estimator
         """
         return make_model(self.model, n_classes=n_classes, channels=channels, **self.hyper)
+
+    def model_source(self):
+        """Sixteen digits for the source of a model from elsewhere, which is imported; else None."""
+        if not is_plugin(self.model):
+            return None
+        from emo_lib.models.plugins import import_class, source_digest
+
+        return source_digest(import_class(self.model))
 
     def folds(self, meta):
         """The folds of the cell's shard, checked once more here, whatever the protocol checked.
@@ -297,7 +332,7 @@ def _settings_text(model, hyper, protocol, options, samples, scaling):
     "The settings as JSON: building a model for its defaults takes longer than reading text."
     settings = {
         "model": model,
-        "hyper": _typed_hyper(make_model(model, n_classes=2, **json.loads(hyper))),
+        "hyper": _typed_hyper(model, json.loads(hyper)),
         "protocol": protocol,
         "options": make_protocol(protocol, **json.loads(options)).model_dump(mode="json"),
         "samples": _one_step(samples).model_dump(mode="json"),
@@ -306,8 +341,14 @@ def _settings_text(model, hyper, protocol, options, samples, scaling):
     return json.dumps(settings)
 
 
-def _typed_hyper(model):
-    "{hyper-parameter: value of its declared type}, so that 1 and 1.0 are one number."
+def _typed_hyper(name, hyper):
+    """{hyper-parameter: value of its declared type}, with defaults; 1 and 1.0 are equal.
+
+    Those of a model from elsewhere are as they were given: its module is not imported.
+    """
+    if is_plugin(name):
+        return hyper
+    model = make_model(name, n_classes=2, **hyper)
     types = get_type_hints(type(model), include_extras=True)
     return {
         name: TypeAdapter(types[name]).validate_python(value) if name in types else value

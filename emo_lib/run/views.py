@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from ..base.errors import LayoutError, Problem
 from ..base.parameters import Parameters, Whole, explain
 from ..base.store import write_json
-from ..models.registry import MODELS
+from ..models.registry import views_of
 from .cells import caveats_of, check_writable, provenance, read_samples
 from emo_lib.run.embedding import (
     degree_centrality,
@@ -74,7 +74,7 @@ class ViewSpec(Parameters):
     def _cells_can_be_shown(self):
         for label, cell in self.cells.items():
             self._refuse_other_data(label, cell)
-            if "features" not in MODELS[cell.model].views:
+            if "features" not in views_of(cell.model):
                 raise ValueError(
                     f"cells.{label}: expected a network, {cell.model} has no features to show"
                 )
@@ -97,7 +97,7 @@ class ViewSpec(Parameters):
 
     def _attentive_labels(self):
         "Labels of models with attention between electrodes."
-        return [k for k, cell in self.cells.items() if "attention" in MODELS[cell.model].views]
+        return [k for k, cell in self.cells.items() if "attention" in views_of(cell.model)]
 
 # %% ../../nbs/run/70_views.ipynb #5afbee99
 def evenly(rows, n):

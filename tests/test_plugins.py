@@ -1,0 +1,139 @@
+"""Models from elsewhere: by file, by module, as objects; what they may not do is refused."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+import emo_lib as emo
+from emo_lib.models.plugins import EstimatorAdapter, ModuleAdapter, PluginError
+from emo_lib.run.evaluate import evaluate
+from emo_lib.run.results import read_result
+
+FOREST = """
+from pathlib import Path
+from sklearn.ensemble import RandomForestClassifier
+Path(__file__).with_suffix(".imported").touch()
+class Forest(RandomForestClassifier):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """The folder of a small feature set."""
+    folder = tmp_path_factory.mktemp("plugins")
+    emo.write_twin("SEED", folder / "SEED", subjects=2, seconds_per_trial=5)
+    from emo_lib.samples.featuresets import write_features
+
+    dataset = emo.open_dataset("SEED", folder / "SEED")
+    write_features(dataset, folder / "features", feature="de_LDS", window_s=1.0)
+    return folder / "features"
+
+
+@pytest.fixture
+def forest(tmp_path):
+    """A file with a model of a user."""
+    file = tmp_path / "my_forest.py"
+    file.write_text(FOREST)
+    return file
+
+
+def cell(features, model, **more):
+    """The parameters of a cell."""
+    return dict(dataset="SEED", features=features, model=model, **more)
+
+
+def test_a_file_names_a_model_and_its_source_is_recorded(features, forest, tmp_path):
+    hyper = {"n_estimators": 5}
+    spec = cell(features, f"{forest}:Forest", hyper=hyper, out=tmp_path / "forest.json")
+    result = emo.run_cell(spec, progress=False)
+    assert result.n_subjects == 2
+    assert len(result.provenance.model_source) == 16
+    forest.write_text(FOREST + "    bootstrap = False\n")
+    again = emo.run_cell(spec | {"out": tmp_path / "again.json"}, progress=False)
+    assert again.provenance.model_source != result.provenance.model_source
+
+
+def test_reading_a_result_imports_nothing(features, forest, tmp_path):
+    out = tmp_path / "forest.json"
+    hyper = {"n_estimators": 5}
+    emo.run_cell(cell(features, f"{forest}:Forest", hyper=hyper, out=out), progress=False)
+    trace = forest.with_suffix(".imported")
+    trace.unlink()
+    sys.modules.pop("my_forest")
+    assert read_result(out)[0].spec.model == f"{forest}:Forest"
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("no_such_module:Net", "expected a module that imports"),
+        ("sklearn.svm:Svc", "expected a class 'Svc'"),
+        ("sklearn.cluster:KMeans", "predict_proba or decision_function"),
+        ("builtins:dict", "expected a model of emo_lib"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_is_refused_before_the_data_are_read(name, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        emo.run_cell(cell(tmp_path / "no-features", name), progress=False)
+
+
+def test_wrong_hyper_parameters_name_the_class(features):
+    with pytest.raises(PluginError, match="no_such"):
+        emo.run_cell(cell(features, "sklearn.svm:LinearSVC", hyper={"no_such": 1}))
+
+
+def test_pretraining_and_kept_weights_are_refused_for_an_estimator(features, tmp_path):
+    for more in ({"pretrain_on": features}, {"keep_models": tmp_path}):
+        with pytest.raises(ValueError, match="leave it out"):
+            emo.run_cell(cell(features, "sklearn.svm:LinearSVC", **more))
+
+
+def test_wrong_shape_and_writing_into_the_input_are_refused():
+    class Wide(RandomForestClassifier):
+        def predict_proba(self, X):
+            return np.ones((len(X), 7)) / 7
+
+    class Writer(RandomForestClassifier):
+        def fit(self, X, y):
+            X -= X.mean(0)
+            return super().fit(X, y)
+
+    X = np.random.default_rng(0).standard_normal((30, 62, 5)).astype("float32")
+    y = np.arange(30) % 3
+    with pytest.raises(PluginError, match="shape"):
+        EstimatorAdapter(n_classes=3, estimator=Wide(5)).fit(X, y).predict(X)
+    with pytest.raises(PluginError, match="leaves its input alone"):
+        EstimatorAdapter(n_classes=3, estimator=Writer(5)).fit(X, y)
+
+
+def test_evaluate_equals_the_cell_of_the_same_model(features, tmp_path):
+    by_name = emo.run_cell(cell(features, "svm", out=tmp_path / "a.json"), progress=False)
+    model = emo.make_model("svm", n_classes=3)
+    by_object = evaluate(model, features, out=tmp_path / "b.json", progress=False)
+    assert by_name.predictions_digest == by_object.predictions_digest
+    assert by_name.spec.hyper == by_object.spec.hyper
+
+
+def test_a_torch_module_starts_each_fold_from_the_same_weights(features):
+    from torch import nn
+
+    torch_module = nn.Sequential(nn.Flatten(), nn.Linear(310, 3))
+    before = json.dumps([p.tolist() for p in torch_module.parameters()])
+    result = evaluate(torch_module, features, progress=False)
+    assert result.n_subjects == 2
+    assert before == json.dumps([p.tolist() for p in torch_module.parameters()])
+
+
+def test_a_module_that_does_not_fit_is_refused_before_training():
+    from torch import nn
+
+    X = np.zeros((30, 62, 5), "float32")
+    with pytest.raises(PluginError, match="expected logits"):
+        ModuleAdapter(n_classes=3, module=nn.Flatten()).fit(X, np.arange(30) % 3)
+    with pytest.raises(PluginError, match="expected a module that takes x"):
+        ModuleAdapter(n_classes=3, module=nn.Linear(62, 3)).fit(X, np.arange(30) % 3)
