@@ -24,7 +24,7 @@ from ..base.montage import CHANNELS
 from ..base.parameters import Count, Flag, Parameters, Positive, Seed, Whole, explain
 from ..base.store import content_hash
 from ..data.datasets import DATASETS, open_dataset, reader_arguments
-from ..models.registry import MODELS
+from ..models.registry import views_of
 from ..protocols.registry import PROTOCOLS, make_protocol
 from .fitting import pool_stages
 from .spec import CellSpec, OptionalScaling, settings_of
@@ -626,7 +626,8 @@ def _cell_faults(grid, experiment, label, combination):
         _main_cell(grid, experiment, label)
         changes = _changes_of(grid, experiment, label, combination)
         dataset = grid.datasets_of(experiment)[0]
-        CellSpec(**cell_parameters(grid, experiment, dataset, label, changes=changes))
+        cell = CellSpec(**cell_parameters(grid, experiment, dataset, label, changes=changes))
+        cell.check_plugin()
     except ValidationError as error:
         yield from _lines_of(error, CellSpec)
     except (TypeError, ValueError) as error:
@@ -1025,7 +1026,7 @@ def _shown_cells(cells, plans, subjects):
     """
     shown = {}
     for out, plan in plans.items():
-        can_show = "features" in MODELS[cells[out].model].views
+        can_show = "features" in views_of(cells[out].model)
         if plan.subjects != subjects or "seed" in plan.changes or not can_show:
             continue
         label = "-".join(str(value) for _, value in sorted(plan.changes.items())) or plan.label
@@ -1037,7 +1038,7 @@ def _shown_cells(cells, plans, subjects):
 
 def _view_parameters(grid, dataset, shown_cells, file):
     "Parameters of a `ViewSpec` of {label: CellSpec}."
-    attentive = [k for k, cell in shown_cells.items() if "attention" in MODELS[cell.model].views]
+    attentive = [k for k, cell in shown_cells.items() if "attention" in views_of(cell.model)]
     return {
         "cells": {label: cell.model_dump(mode="json") for label, cell in shown_cells.items()},
         "attention": attentive[0] if attentive else None,
