@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from ..base.arithmetic import arithmetic
 from ..base.store import atomic_path, content_hash, derive_seed, write_json
-from ..protocols.cross_session import SEES_TEST
+from ..protocols.folds import PRETRAINING_SEES
 from emo_lib.run.fitting import (
     fit_group,
     fitting_seed,
@@ -425,7 +425,7 @@ def caveats_of(spec, folds, pool=None):
     if spec.scaling is not None:
         caveats += spec.scaling.caveats
     if pool is not None:
-        caveats = [c for c in caveats if c != SEES_TEST]
+        caveats = [c for c in caveats if not c.startswith(PRETRAINING_SEES)]
         caveats.append(
             f"models that pre-train see the unlabelled windows of {pool.about['dataset']} "
             f"({pool.about['data']}) instead of {spec.dataset}'s"
