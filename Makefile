@@ -7,9 +7,10 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONUNBUFFERED := 1
 DONE   := $(VENV)/.installed
 
-.PHONY: help install demo grid plan test test-fast lab bench nbs clean
+.PHONY: help install demo papers grid plan test test-fast lab bench nbs clean
 help:
-	@echo "make demo       twins, features, seven models, the MSMAE paper's tables and figures (9 minutes on two idle cores, after installation)"
+	@echo "make demo       a first table: one synthetic data set, seven models"
+	@echo "make papers     every table, figure and study of the papers, at the size of two cores"
 	@echo "make grid CONFIG=workflow/config/msmae.yaml    the same for another configuration"
 	@echo "make plan CONFIG=workflow/config/msmae.yaml    its jobs, and an estimate of the hours on this machine"
 	@echo "make test       every notebook and every test, the style included"
@@ -27,10 +28,11 @@ $(DONE): requirements.lock settings.ini setup.py
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: grid
+demo papers: $(DONE)
+	emo run workflow/config/$@.yaml --cores $(CORES)
+
 grid: $(DONE)
-	snakemake --cores $(CORES) --configfile $(CONFIG)
-	@cat reports/$$(sed -n 's/^name: *//p' $(CONFIG))/*.table2.md
+	emo run $(CONFIG) --cores $(CORES)
 
 plan: $(DONE)
 	emo plan $(CONFIG) --cores $(CORES)

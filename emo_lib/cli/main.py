@@ -596,8 +596,8 @@ def _run(config, cores, dry_run):
 
     read_configuration(config)
     command = ["snakemake", "--cores", str(cores), "--configfile", str(config)]
-    if dry_run:
-        command.append("--dry-run")
+    if dry_run:  # the plan and the counts of jobs, not a paragraph for each of a thousand jobs
+        command += ["--dry-run", "--quiet", "rules", "reason", "progress", "host"]
     sys.exit(_wait_for(command))
 
 

@@ -321,6 +321,8 @@ class GridSpec(Parameters):
         "PAPER.TABLE", see `emo_lib.PAPERS`.
     cells_per_job : int
         How many small cells run in one kernel, which takes seconds to start.
+    arithmetic : "portable" or "native"
+        Whether results have the same bits on every x86 processor, see `base/60_arithmetic`.
 
     Raises
     ------
@@ -335,6 +337,7 @@ class GridSpec(Parameters):
     experiments: dict[Label, Experiment] = Field(min_length=1)
     reports: list[str] = []
     cells_per_job: Count = 1
+    arithmetic: Literal["portable", "native"] = "portable"
 
     @property
     def all_data(self):

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..base.arithmetic import MODES, is_portable
 from ..base.facts import SPECS
 from ..base.store import cache_folder, content_hash, write_json
 from ..models.registry import make_model
@@ -52,11 +53,17 @@ def trial_windows(grid, dataset):
         features = load_features(grid.features(dataset))
         meta = features[[*TRIAL, "label"]].to_dataframe()[[*TRIAL, "label"]]
         trials = meta.groupby(TRIAL, as_index=False)
-        return trials.agg(label=("label", "first"), windows=("label", "size"))
+        table = trials.agg(label=("label", "first"), windows=("label", "size"))
+        table.attrs = dict(features.attrs)
+        return table
     spec = SPECS.get(dataset)
     if spec is None or not spec.trial_s:
         return None
-    return pd.DataFrame(_published_trials(grid, dataset, spec))
+    table = pd.DataFrame(_published_trials(grid, dataset, spec))
+    window_s = grid.all_data[dataset].window_s or spec.window_s
+    classes = json.dumps(list(spec.classes))
+    table.attrs = {"dataset": dataset, "classes": classes, "window_s": window_s}
+    return table
 
 
 def _published_trials(grid, dataset, spec):
@@ -229,19 +236,21 @@ def _amount(settings, trials, source):
 
 # %% ../../nbs/run/90_plan.ipynb #e99d930e
 def _seconds_of(call, sizes, clock=time.perf_counter):
-    "(c, d) of `call(n)`: seconds c + d*n, from one call per size, the faster of two if short."
+    "[(c, d), (c, d)] of `call(n)`: seconds c + d*n by the faster and by the slower of two calls."
 
     def timed(n):
         start = clock()
         call(n)
         return clock() - start
 
-    measured = []
-    for n in sizes:
-        seconds = timed(n)
-        measured.append(seconds if seconds > 1 else min(seconds, timed(n)))
-    slope = max((measured[1] - measured[0]) / (sizes[1] - sizes[0]), 0.0)
-    return max(measured[0] - slope * sizes[0], 0.0), slope
+    pairs = [sorted((timed(n), timed(n))) for n in sizes]
+    return [_line_through(sizes, seconds) for seconds in zip(*pairs)]
+
+
+def _line_through(sizes, seconds):
+    "(c, d), neither below 0, of the line c + d*n through two points."
+    slope = max((seconds[1] - seconds[0]) / (sizes[1] - sizes[0]), 0.0)
+    return max(seconds[0] - slope * sizes[0], 0.0), slope
 
 # %% ../../nbs/run/90_plan.ipynb #63688aff
 N_EYE = 33  # eye features of most data sets
@@ -298,6 +307,8 @@ class SpeedTable:
 
     def __init__(self, fresh=False):
         self.fresh = fresh
+        self.load = os.getloadavg()[0]  # of other processes: ours has done nothing yet
+        self.times = []
         self._models = {}
         self._stages = {}
 
@@ -311,7 +322,8 @@ class SpeedTable:
         Returns
         -------
         dict
-            {name of a stage, "fit" or "predict": (c, d)}, in s and s per sample.
+            {name of a stage, "fit" or "predict": [(c, d), (c, d)]}, in s and s per sample, by the
+            faster and by the slower of two measurements.
         """
         key = (work.model, work.hyper, work.steps)
         if key not in self._models:
@@ -320,7 +332,9 @@ class SpeedTable:
 
     def _path(self, *key):
         version = importlib.metadata.version("emo_lib")
-        name = content_hash(*map(str, key), version, _device_words(), str(os.cpu_count()))
+        name = content_hash(
+            *map(str, key), version, _device_words(), str(os.cpu_count()), MODES[not is_portable()]
+        )
         return cache_folder() / "speeds" / f"{name}.json"
 
     def _read(self, *key):
@@ -328,15 +342,26 @@ class SpeedTable:
         if self.fresh:
             return None
         try:
-            return json.loads(self._path(*key).read_text())
-        except (OSError, ValueError):
+            kept = json.loads(self._path(*key).read_text())
+            speeds, at = kept["speeds"], float(kept["at"])
+        except (OSError, ValueError, KeyError, TypeError):
             return None
+        self.times.append(at)
+        return speeds
 
     def _measure_and_keep(self, name, hyper, steps):
         with _one_thread():
             speeds = self._measure(name, json.loads(hyper), steps)
-        write_json(self._path(name, hyper, steps), speeds)
+        at = time.time()
+        self.times.append(at)
+        if not self.is_busy:
+            write_json(self._path(name, hyper, steps), {"speeds": speeds, "at": at})
         return speeds
+
+    @property
+    def is_busy(self):
+        """bool: other processes use more than half of this machine; a timing is not kept then."""
+        return self.load > os.cpu_count() / 2
 
     def _measure(self, name, hyper, steps):
         model, size = _brief_model(name, hyper)
@@ -362,25 +387,24 @@ class SpeedTable:
         return self._stages[key]
 
 
-def estimate(works, fresh=False):
+def estimate(works, speeds):
     """The seconds, of one core, of each data set, model and stage.
 
     Parameters
     ----------
     works : list of Work
-    fresh : bool
-        Measure again, see `SpeedTable`.
+    speeds : SpeedTable
 
     Returns
     -------
     DataFrame
-        dataset, model, hyper, stage, runs, samples, seconds.
+        dataset, model, hyper, stage, runs, samples, low, high; the last two in s.
     """
-    speeds = SpeedTable(fresh)
     rows = []
     for work in works:
-        c, d = speeds.of(work)[work.stage]
-        rows.append(vars(work) | {"seconds": c * work.runs + d * work.samples})
+        lines = speeds.of(work)[work.stage]
+        low, high = sorted(c * work.runs + d * work.samples for c, d in lines)
+        rows.append(vars(work) | {"low": low, "high": high})
     groups = ["dataset", "model", "hyper", "stage"]
     table = pd.DataFrame(rows).drop(columns="steps")
     return table.groupby(groups, as_index=False, sort=False).sum()
@@ -461,7 +485,8 @@ def _count_lines(grid, jobs, works, uncounted):
     rules = ", ".join(f"{n} {rule}" for rule, n in counts.items())
     n_main = sum(len(outs) for outs in jobs.main.values())
     lines = [
-        f"{grid.name}: {sum(counts.values())} jobs ({rules})",
+        f"{grid.name}: {sum(counts.values())} jobs",
+        f"  {rules}",
         f"{len(jobs.cells)} cells on {', '.join(grid.data)}, of them {n_main} main; "
         f"{runs[PREDICT]} folds, {runs[FIT]} fits, {runs['pretrain']} pre-trainings",
     ]
@@ -474,34 +499,41 @@ def _count_lines(grid, jobs, works, uncounted):
 
 def _time_lines(works, cores, fresh):
     "Lines on the time that all the work takes here."
-    start = time.perf_counter()
-    table = estimate(works, fresh)
-    age = "" if fresh else "; earlier timings were read from the cache"
-    timing = f"{time.perf_counter() - start:.0f} s of timing{age}"
-    return list(_hours(table, cores, timing))
+    speeds = SpeedTable(fresh)
+    table = estimate(works, speeds)
+    return [*_hours(table, cores), *_timing_lines(table, speeds)]
 
 
-def _hours(table, cores, timing):
-    "Lines on the time of each data set and model, in total, and what it consists of."
+def _range(times):
+    "A low and a high time as text."
+    low, high = map(duration, times)
+    return low if low == high else f"{low} to {high}"
+
+
+def _hours(table, cores):
+    "Lines on the time of each model and in total, and on what most of it is."
     yield ""
     yield "ESTIMATE, time of one core:"
-    stages = table.groupby(["dataset", "model", "stage"], sort=False).seconds.sum()
-    for (dataset, model), parts in stages.groupby(["dataset", "model"], sort=False):
-        words = ", ".join(f"{stage} {duration(s)}" for (_, _, stage), s in parts.items())
-        yield f"  {dataset}, {model}: {duration(parts.sum())} ({words})"
-    total = table.seconds.sum()
+    for model, times in table.groupby("model", sort=False)[["low", "high"]].sum().iterrows():
+        yield f"  {model:12s} {_range(times)}"
+    total = table[["low", "high"]].sum()
+    stages = table.groupby(["dataset", "model", "stage"], sort=False).high.sum()
     dataset, model, stage = stages.idxmax()
-    yield (
-        f"  in all {duration(total)} of one core, so about {duration(total / cores)} on {cores} "
-        f"cores; most of it is {stage} of {model} on {dataset} ({stages.max() / total:.0%})"
-    )
-    yield (
-        "This is the time of one epoch on a few batches of random samples, each model at its size, "
-        f"one thread, {_device_words()} ({timing}), times {table.samples.sum() / 1e6:,.1f} million "
-        "samples in training and prediction. Other work on this machine during the timing makes "
-        "the estimate larger, up to several times. Not included: twins, features, views, reports, "
-        "starting kernels, jobs that slow each other down, early stopping."
-    )
+    yield f"  {'in all':12s} {_range(total)}, so about {_range(total / cores)} on {cores} cores;"
+    yield f"  most of it is {stage} of {model} on {dataset} ({stages.max() / total.high:.0%})"
+
+
+def _timing_lines(table, speeds):
+    "Lines on how the estimate was made: what was timed, when, and on how busy a machine."
+    n_samples = f"{table.samples.sum() / 1e6:,.1f} million samples"
+    mode = MODES[not is_portable()]
+    yield f"From one epoch of each model on random samples ({mode}, {_device_words()}), times"
+    yield f"{n_samples}."
+    age = max(time.time() - min(speeds.times), 0)
+    busy = "BUSY: timings made now are too large and not kept" if speeds.is_busy else "idle"
+    load = f"Load of this machine now: {speeds.load:.1f} ({busy})."
+    yield f"Oldest timing: {duration(age)} ago. {load}"
+    yield "Not included: twins, features, views, reports, starting kernels, early stopping."
 
 
 def print_plan(grid, jobs, cores, file=None):
