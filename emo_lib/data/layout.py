@@ -38,14 +38,36 @@ class FileFault(ValueError):
 
 
 def some(items, n=4):
-    """A short list for a message: the first `n` items and how many more there are."""
+    """Shorten a list for a message.
+
+    Parameters
+    ----------
+    items : iterable
+    n : int
+        How many items to show.
+
+    Returns
+    -------
+    str
+        The first `n` items, and how many more there are.
+    """
     items = [str(item) for item in items]
     rest = f" and {len(items) - n} more" if len(items) > n else ""
     return ", ".join(items[:n]) + rest
 
 
 def grouped(pairs):
-    """{key: [values]} of pairs (key, value), in their order."""
+    """Group values by key.
+
+    Parameters
+    ----------
+    pairs : iterable of (key, value)
+
+    Returns
+    -------
+    dict
+        {key: [values]}, in the order of `pairs`.
+    """
     groups = {}
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
@@ -115,7 +137,14 @@ class Source:
 
 @contextmanager
 def noting_faults(source, expected):
-    """Turn a FileFault of the block into a fault of `source`."""
+    """Turn a FileFault of the block into a fault of `source`.
+
+    Parameters
+    ----------
+    source : Source
+    expected : str
+        What was expected of the file, unless the FileFault says it.
+    """
     try:
         yield
     except FileFault as fault:
@@ -124,7 +153,19 @@ def noting_faults(source, expected):
 
 @contextmanager
 def naming_file(path, expected):
-    """Turn a FileFault of the block into a LayoutError that names the file `path`."""
+    """Turn a FileFault of the block into a LayoutError that names the file.
+
+    Parameters
+    ----------
+    path : str or Path
+    expected : str
+        What was expected of the file, unless the FileFault says it.
+
+    Raises
+    ------
+    LayoutError
+        If the block raises a FileFault.
+    """
     try:
         yield
     except FileFault as fault:
@@ -133,13 +174,33 @@ def naming_file(path, expected):
 
 # %% ../../nbs/data/30_layout.ipynb #d7ac13d7
 def twin_records(root):
-    """Paths of the TWIN.json files of `root`: in it, or above it when it is the folder SEED_EEG."""
+    """Find the records of a twin, also above `root` if that is the folder SEED_EEG.
+
+    Parameters
+    ----------
+    root : Path
+
+    Returns
+    -------
+    list of Path
+        The TWIN.json files that exist.
+    """
     folders = [root, root.parent] if root.name == "SEED_EEG" else [root]
     return [folder / "TWIN.json" for folder in folders if (folder / "TWIN.json").exists()]
 
 
 def read_record(path):
-    """The content of a TWIN.json (dict); None when it is no readable JSON object."""
+    """Read a TWIN.json.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict or None
+        None if the file is not a readable JSON object.
+    """
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -161,14 +222,21 @@ def unfinished_twins(root):
 
 # %% ../../nbs/data/30_layout.ipynb #ea5e3a27
 def wrong_root(root, name, folders, is_root=None):
-    """The Problem of a `root` that does not hold data set `name`; names the right one if near.
+    """Describe a root that does not hold a data set, and name the right root if it is near.
 
     Parameters
     ----------
+    root : Path
+    name : str
+        The data set.
     folders : sequence of str
         The folders of the release, relative to the root.
     is_root : callable, optional
         path -> bool; by default whether a folder has one of `folders`.
+
+    Returns
+    -------
+    Problem
     """
 
     def has_folder(path):
@@ -181,13 +249,19 @@ def wrong_root(root, name, folders, is_root=None):
         found = "a file" if root.exists() else "no such folder"
         return Problem(str(root), f"the folder of {name}", found, fix)
     below = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."]
+    found = f"only {some(path.name for path in below)}" if below else "no folder"
+    expected = f"folders of {name} ({', '.join(folders)})"
+    return Problem(str(root), expected, found, _near_root(root, tops, below, is_root) or fix)
+
+
+def _near_root(root, tops, below, is_root):
+    "Advice that names a root above or `below` this one, or ''; `tops` are folders in a root."
     above = [path for path in list(root.parents)[:2] if root.relative_to(path).parts[0] in tops]
     if too_deep := [path for path in above if is_root(path)]:
-        fix = f"give the folder above as root: {too_deep[0]}"
-    elif too_high := [path for path in below if is_root(path)]:
-        fix = f"did you mean {too_high[0]}?"
-    found = f"only {some(path.name for path in below)}" if below else "no folder"
-    return Problem(str(root), f"folders of {name} ({', '.join(folders)})", found, fix)
+        return f"give the folder above as root: {too_deep[0]}"
+    if too_high := [path for path in below if is_root(path)]:
+        return f"did you mean {too_high[0]}?"
+    return ""
 
 # %% ../../nbs/data/30_layout.ipynb #5706dd6e
 def claimed_twice(sources):
@@ -202,16 +276,22 @@ def claimed_twice(sources):
 
 # %% ../../nbs/data/30_layout.ipynb #c3a4d3e5
 def absent_sessions(sources, spec, released_name, absent_folders=()):
-    """Problems of subjects who lack a session in a part of the release.
+    """Find the subjects who lack a session in a part of the release.
 
     Parameters
     ----------
     sources : list of Source
         All files, those with faults too.
+    spec : DatasetSpec
     released_name : callable
         (kind, subject, session) -> name of the file in the release, "" if unknown.
     absent_folders : collection of (kind, window_s, session)
         Sessions whose whole folder is absent, which is a Problem of its own.
+
+    Yields
+    ------
+    Problem
+        One per subject and part.
     """
     groups = grouped((source.group, source) for source in sources)
     for (kind, window_s, _, subject), files in groups.items():
@@ -244,13 +324,35 @@ def _absence(spec, files, missing, names):
 
 # %% ../../nbs/data/30_layout.ipynb #71731645
 def differing(counts, others, tolerance=0):
-    """Sorted keys of two tables {key: number} whose numbers differ by more than `tolerance`."""
+    """Find the common keys of two tables whose numbers differ.
+
+    Parameters
+    ----------
+    counts, others : dict
+        {key: number}.
+    tolerance : float
+        The largest difference that is allowed.
+
+    Returns
+    -------
+    list
+        The keys, sorted.
+    """
     common = sorted(counts.keys() & others.keys())
     return [key for key in common if abs(counts[key] - others[key]) > tolerance]
 
 
 def trials_differ(trials):
-    """How many `trials` differ, for a message."""
+    """Tell how many trials differ, for a message.
+
+    Parameters
+    ----------
+    trials : list
+
+    Returns
+    -------
+    str
+    """
     return "1 trial differs" if len(trials) == 1 else f"{len(trials)} trials differ"
 
 # %% ../../nbs/data/30_layout.ipynb #a1f00004
@@ -270,7 +372,12 @@ def misfits(eye, features):
 
 # %% ../../nbs/data/30_layout.ipynb #a1f00005
 def cut_together(eeg, eye):
-    """Cut EEG and eye features {trial: array, windows first} to the same windows.
+    """Cut EEG and eye features to the same windows.
+
+    Parameters
+    ----------
+    eeg, eye : dict
+        {trial: array (window, ...)}.
 
     Returns
     -------
@@ -308,7 +415,18 @@ def cut_together(eeg, eye):
 
 
 def cut_note(cut):
-    """The attribute `eye_cut` that tells what `cut_together` has cut: {} when nothing was."""
+    """Describe what `cut_together` has cut as an attribute of the features.
+
+    Parameters
+    ----------
+    cut : dict
+        {trial: (windows of EEG, windows of the eye)}.
+
+    Returns
+    -------
+    dict
+        {"eye_cut": text}; empty if nothing was cut.
+    """
     texts = [
         f"trial {trial}: {n_eeg} windows of EEG, {n_eye} of the eye, cut to {min(n_eeg, n_eye)}"
         for trial, (n_eeg, n_eye) in cut.items()
@@ -342,7 +460,21 @@ def finite_problem(path, counts):
 
 # %% ../../nbs/data/30_layout.ipynb #a1f00006
 def require_finite(source, arrays, what="trial"):
-    """Raise a LayoutError that names file and trials if {trial: array} hold NaN or infinities."""
+    """Refuse NaN and infinities.
+
+    Parameters
+    ----------
+    source : Source
+    arrays : dict
+        {trial: array}.
+    what : str
+        What a key of `arrays` is called in the message.
+
+    Raises
+    ------
+    LayoutError
+        That names the file and the trials with values that are not finite.
+    """
     if counts := not_finite({f"{what} {trial}": x for trial, x in arrays.items()}):
         raise LayoutError([finite_problem(source.path, counts)])
 
@@ -356,13 +488,11 @@ def index_sessions(sources):
         problems.append(problem)
     usable = [source for source in whole if source not in left_out]
     features = grouped(((s.subject, s.window_s), s) for s in usable if s.kind == "features")
-    for eye in whole:
-        if eye.kind == "eye":
-            others = features.get((eye.subject, eye.window_s), [])
-            faults = [list(misfits(eye, other)) for other in others]
-            problems += [problem for found in faults for problem in found]
-            if faults and all(faults):
-                left_out.add(eye)
+    for eye in [source for source in whole if source.kind == "eye"]:
+        faults = [list(misfits(eye, s)) for s in features.get((eye.subject, eye.window_s), [])]
+        problems += [problem for found in faults for problem in found]
+        if faults and all(faults):
+            left_out.add(eye)
     kept = [source for source in whole if source not in left_out]
     return [(source, session) for source in kept for session in source.sessions], problems
 
@@ -392,11 +522,9 @@ def choose(reader, kind, window_s=None, subjects=None, sessions=None, name=None)
     if name is not None:
         parts = common_features(reader.entries, window_s)
         entries = [(source, session) for source, session in entries if name in parts[source.part]]
-    known = {source.subject for source, _ in entries}
-    subjects = requested(subjects, known, "subject", reader, what)
+    subjects = requested(subjects, {s.subject for s, _ in entries}, "subject", reader, what)
     entries = [(source, session) for source, session in entries if source.subject in subjects]
-    known = {session for _, session in entries}
-    sessions = requested(sessions, known, "session", reader, what)
+    sessions = requested(sessions, {n for _, n in entries}, "session", reader, what)
     chosen = {(source.subject, n): source for source, n in entries if n in sessions}
     if not chosen:
         raise ValueError(
@@ -406,7 +534,7 @@ def choose(reader, kind, window_s=None, subjects=None, sessions=None, name=None)
 
 
 def requested(numbers, known, word, reader, what):
-    "The numbers of subjects or sessions that were asked for, all of them in `known`."
+    "The requested numbers of subjects or sessions, all of which must be `known`."
     if numbers is None:
         return known
     numbers = [
@@ -422,7 +550,7 @@ def requested(numbers, known, word, reader, what):
 
 
 def contents_of(reader):
-    "The kinds of files and the lengths of windows that a reader has, for a message."
+    "The kinds of files and the window lengths of a download, for a message."
     kinds = {
         KINDS[source.kind] + (f" of {source.window_s:g} s" if source.window_s else "")
         for source, _ in reader.entries
@@ -437,12 +565,25 @@ def hint(reader):
 
 # %% ../../nbs/data/30_layout.ipynb #c654bb39
 def window_of(reader, name, window_s=None):
-    """Seconds of the windows that a request for feature `name` means, `window_s` if it is given.
+    """Find the window length that a request for a feature means.
+
+    Parameters
+    ----------
+    reader : LayoutReader
+    name : str
+        A feature.
+    window_s : float, optional
+        The requested length in seconds.
+
+    Returns
+    -------
+    float
+        Seconds.
 
     Raises
     ------
     ValueError
-        The download has no such feature; the message lists what it has.
+        If the download has no such feature; the message lists what it has.
     """
     lengths = [w for w in reader.window_lengths() if name in reader.available_features(w)]
     if window_s is not None:
@@ -461,12 +602,16 @@ def window_of(reader, name, window_s=None):
 
 # %% ../../nbs/data/30_layout.ipynb #09baefb4
 def window_table(spec, subject, session, counts, window_s):
-    """The coordinates of a session's windows.
+    """Make the table of the windows of one session.
 
     Parameters
     ----------
+    spec : DatasetSpec
+    subject, session : int
     counts : dict
         {trial: number of windows}.
+    window_s : float
+        Seconds of a window.
 
     Returns
     -------
@@ -502,24 +647,30 @@ def read_eye_trials(reader, source, session):
     return {trial: np.asarray(x, np.float32) for trial, x in sorted(trials.items())}
 
 
+def add_eye(reader, source, session, eeg):
+    "(eeg, attributes of the eye features) of a session, cut together; no attributes if none fit."
+    eye_source = find_eye(reader, source.subject, session, source.window_s, [source])
+    if eye_source is None:
+        return eeg, {}
+    eye = read_eye_trials(reader, eye_source, session)
+    try:
+        eeg, eye, cut = cut_together(eeg, eye)
+    except ValueError as e:
+        problem = Problem(str(source.path), "EEG and eye of one recording", str(e), AGAIN)
+        raise LayoutError([problem]) from e
+    notes = eye_source.notes | cut_note(cut) | reader.eye_notes(eye)
+    return eeg, notes | dict(eye=np.concatenate(list(eye.values())), eye_names=reader.spec.eye)
+
+
 def session_set(reader, source, name, session, with_eye=True):
-    "The feature set of one session: features `name` of a Source, with eye features if it can."
+    "The feature set of one session: features `name` of a Source, with eye features where they fit."
     spec = reader.spec
     eeg = dict(sorted(reader.read_features(source, name, session).items()))
     require_finite(source, eeg, f"{name}, trial")
     attrs = dict(source.notes)
-    eye_source = None
     if with_eye:
-        eye_source = find_eye(reader, source.subject, session, source.window_s, [source])
-    if eye_source is not None:
-        eye = read_eye_trials(reader, eye_source, session)
-        try:
-            eeg, eye, cut = cut_together(eeg, eye)
-        except ValueError as e:
-            problem = Problem(str(source.path), "EEG and eye of one recording", str(e), AGAIN)
-            raise LayoutError([problem]) from e
-        attrs |= eye_source.notes | cut_note(cut) | reader.eye_notes(eye)
-        attrs |= dict(eye=np.concatenate(list(eye.values())), eye_names=spec.eye)
+        eeg, eye_attrs = add_eye(reader, source, session, eeg)
+        attrs |= eye_attrs
     counts = {trial: len(x) for trial, x in eeg.items()}
     return make_features(
         np.concatenate(list(eeg.values())),
@@ -535,16 +686,25 @@ def session_set(reader, source, name, session, with_eye=True):
     )
 
 # %% ../../nbs/data/30_layout.ipynb #015103bf
-# attributes that are no notes: all sessions of a feature set have the same
+# attributes that are not notes: equal in all sessions of a feature set
 SHARED = {"dataset", "feature", "window_s", "provenance", "classes", "fingerprint"}
 SHARED |= {"parameters", "eye_note"}
 
 
 def join_sessions(parts, leave=()):
-    """One feature set from those of several sessions.
+    """Join the feature sets of several sessions.
 
-    A note that not all sessions share becomes a JSON text {"subject/session": note}; `leave`
-    names attributes that only one session can have.
+    Parameters
+    ----------
+    parts : iterable of xarray.Dataset
+        Feature sets of one session each.
+    leave : collection of str
+        Names of attributes to drop because only one session can have them.
+
+    Returns
+    -------
+    xarray.Dataset
+        A note that differs between sessions becomes a JSON text {"subject/session": note}.
     """
     parts = list(parts)
     joined = concat_features(parts)
@@ -555,6 +715,7 @@ def join_sessions(parts, leave=()):
 
 
 def _joined_note(parts, name):
+    "The note `name` of all `parts`: one text, or JSON by subject and session."
     notes = {
         f"{part.subject.values[0]}/{part.session.values[0]}": part.attrs[name]
         for part in parts
@@ -646,6 +807,20 @@ def summarise(reader):
     counts = [column for column in table if "windows" in str(column) or column == "raw"]
     return table.astype(dict.fromkeys(counts, "Int64"))
 
+# %% ../../nbs/data/30_layout.ipynb #06a511ee
+def not_offered(reader, source, kind):
+    "The LayoutError of a `kind` of data that the layout of a reader does not have."
+    return LayoutError(
+        [
+            Problem(
+                str(source.path),
+                f"{KINDS[kind]} of {reader.spec.name}",
+                f"none, because this layout has no {KINDS[kind]}",
+                f"use what this download offers: {contents_of(reader)}",
+            )
+        ]
+    )
+
 # %% ../../nbs/data/30_layout.ipynb #00183849
 class LayoutReader(ABC):
     """Base of the readers: everything that does not depend on how files look.
@@ -688,15 +863,15 @@ class LayoutReader(ABC):
 
     def read_features(self, source, name, session):
         "{trial: (window, channel, band)} of a session. Raises LayoutError for damaged data."
-        raise NotImplementedError
+        raise not_offered(self, source, "features")
 
     def read_eye(self, source, session):
         "{trial: (window, eye_feature)} of a session. Raises LayoutError for damaged data."
-        raise NotImplementedError
+        raise not_offered(self, source, "eye")
 
     def read_signals(self, source, session):
         "Iterator of (trial, (channel, time) in microvolts, Hz). Raises LayoutError as above."
-        raise NotImplementedError
+        raise not_offered(self, source, "signals")
 
     def recording(self, source, session):
         "The Recording of a raw Source."
@@ -716,7 +891,7 @@ class LayoutReader(ABC):
         )
 
     def compare_data(self, faulty_paths):
-        "Problems that only a comparison of data shows, without the files that are known as faulty."
+        "Problems that only a comparison of data shows, of files other than `faulty_paths`."
         return []
 
     def eye_notes(self, eye):
