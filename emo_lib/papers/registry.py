@@ -10,14 +10,14 @@ from ..base.registry import Registry
 from ..report.printed import Paper
 
 # %% ../../nbs/papers/10_registry.ipynb #355a4ad3
-def paper_name(value, module):
+def _paper_name(value, module):
     "The name of a Paper, None for everything else."
     return value.name if isinstance(value, Paper) else None
 
+# %% ../../nbs/papers/10_registry.ipynb #104621d2
+PAPERS = Registry("emo_lib.papers", "paper", _paper_name)
+
 # %% ../../nbs/papers/10_registry.ipynb #32f60db7
-PAPERS = Registry("emo_lib.papers", "paper", paper_name)
-
-
 def report_ids():
     """The ids of all tables and studies, a list of str."""
     return [id for paper in PAPERS.values() for id in paper.reports]

@@ -20,14 +20,22 @@ from emo_lib.run.results import (
 
 # %% ../../nbs/report/15_examples.ipynb #0d9ad4d5
 def invented_fold(names, right, n_classes=3, missing=()):
-    """A FoldResult in which `right` % (0 to 95) of every class are classified correctly.
+    """A fold in which the same share of every class is classified correctly.
 
     Parameters
     ----------
     names : dict
         Names of the fold; `subject` is the tested subject.
+    right : int
+        Correct windows per class in %, 0 to 95.
+    n_classes : int
+        With 100 test windows each.
     missing : iterable of (int, int)
         Numbers of missing electrodes, and the points that they cost.
+
+    Returns
+    -------
+    FoldResult
     """
     unit = np.eye(n_classes, dtype=int)
     counts = right * unit + (100 - right) * np.roll(unit, 1, axis=1)
@@ -66,20 +74,33 @@ def invented_result(
     provenance=(),
     **spec,
 ):
-    """The CellResult of a cell that was never run.
+    """The result of a cell that was never run.
 
     Parameters
     ----------
+    model : str
+        Name in the registry of models.
     right : int or callable
         Correct windows per class in %, or a function of subject, training and test session.
+    dataset : str
+    subjects : sequence
+    n_classes : int
+    data : {"synthetic", "real"}
+        What the data of the cell are called.
     source : str, optional
         Another data set of the pre-training, SYNTHETIC.
+    missing, caveats
+        See `invented_fold` and `CellResult`.
     permutation : (float, int), optional
         p and number of permutations of a test against chance.
     provenance : dict
         Changes of the provenance.
     **spec
         Further fields of `CellSpec`.
+
+    Returns
+    -------
+    CellResult
     """
     folds = []
     for subject in subjects:
@@ -110,6 +131,7 @@ def invented_result(
 
 
 def _provenance(dataset, data, source, seed):
+    "The fields of an invented Provenance, a dict."
     about = dict(feature="de_LDS", window_s=1.0, fingerprint="f0", git="abc", seconds=1.0)
     pretrained_on = None
     if source is not None:

@@ -44,7 +44,7 @@ def chance_level(results, score="accuracy"):
     return float(np.mean(shares)), "always the largest class"
 
 # %% ../../nbs/report/50_figures.ipynb #e9555073
-def chosen_score(score, results, study):
+def _chosen_score(score, results, study):
     "The score to draw, after checking that it exists and that there is one data set."
     if score not in ("auto", *SCORES):
         raise ValueError(f"score: expected one of auto, {', '.join(SCORES)}, found {score!r}")
@@ -59,7 +59,7 @@ def chosen_score(score, results, study):
     return "accuracy" if is_papers else "balanced_accuracy"
 
 
-def axis_order(frame, figure):
+def _axis_order(frame, figure):
     "The values on the axis, in order."
     if figure.x == "level":
         frame = frame.sort_values("place", kind="stable")
@@ -69,13 +69,13 @@ def axis_order(frame, figure):
     return values
 
 
-def average_units(frame, score, unit):
+def _average_units(frame, score, unit):
     "Mean and standard deviation (NaN for one unit) over units; a unit counts by its mean score."
     per_unit = frame.groupby(frame[unit].astype(str))[score].mean()
     return per_unit.mean(), per_unit.std(ddof=1)
 
 
-def drawn_numbers(frame, figure, score):
+def _drawn_numbers(frame, figure, score):
     """The numbers of a figure in %, from its observations.
 
     A DataFrame: colour, model (of its first row), x, place (of the level), mean, std (NaN for one
@@ -84,7 +84,7 @@ def drawn_numbers(frame, figure, score):
     has_spread = frame["subject"].nunique() > 1
     lines = []
     for (colour, x), part in frame.groupby([figure.colour, figure.x], sort=False):
-        mean, std = average_units(part, score, figure.unit)
+        mean, std = _average_units(part, score, figure.unit)
         line = {"colour": colour, "model": part["model"].iloc[0], "x": x}
         line |= {"place": part["place"].iloc[0], "mean": 100 * mean}
         line["std"] = 100 * std if has_spread else np.nan
@@ -130,7 +130,7 @@ def _free_colour(taken, reserved):
     return min(OKABE_ITO, key=rank)
 
 # %% ../../nbs/report/50_figures.ipynb #f156b727
-def whiskers(std):
+def _whiskers(std):
     "plotly's error bars, None where there is no spread."
     if std.isna().all():
         return None
@@ -138,7 +138,7 @@ def whiskers(std):
     return dict(type="data", array=lengths, thickness=1.2, width=3, color="#333")
 
 
-def draw_bars(numbers, colour, order):
+def _draw_bars(numbers, colour, order):
     "Grouped bars: a group per value on the axis, a colour per row or level."
     import plotly.graph_objects as go
 
@@ -149,14 +149,14 @@ def draw_bars(numbers, colour, order):
             x=part["x"].astype(str).tolist(),
             y=part["mean"].round(2).tolist(),
             marker_color=colour[name],
-            error_y=whiskers(part["std"]),
+            error_y=_whiskers(part["std"]),
         )
     return fig.update_xaxes(
         type="category", categoryorder="array", categoryarray=[str(value) for value in order]
     )
 
 
-def band(part):
+def _band(part):
     "plotly's outline of mean ± standard deviation: along the upper edge and back along the lower."
     x, mean, std = (part[column].to_numpy() for column in ("position", "mean", "std"))
     return dict(
@@ -180,7 +180,7 @@ def _is_at_place(level, place):
         return False
 
 
-def draw_curves(numbers, colour, order):
+def _draw_curves(numbers, colour, order):
     "A line of means with a band of one standard deviation per row."
     import plotly.graph_objects as go
 
@@ -190,7 +190,7 @@ def draw_curves(numbers, colour, order):
     for name, part in numbers.assign(position=position).groupby("colour", sort=False):
         part = part.sort_values("position")
         if np.isfinite(part["std"]).all():
-            fig.add_scatter(**band(part), fillcolor=colour[name], legendgroup=name)
+            fig.add_scatter(**_band(part), fillcolor=colour[name], legendgroup=name)
         fig.add_scatter(
             x=part["position"].tolist(),
             y=part["mean"].round(2).tolist(),
@@ -205,12 +205,12 @@ def draw_curves(numbers, colour, order):
     return fig.update_xaxes(type="linear", tickvals=ticks, ticktext=labels)
 
 # %% ../../nbs/report/50_figures.ipynb #de6bf286
-DRAW = {"bars": draw_bars, "curves": draw_curves}
+_DRAW = {"bars": _draw_bars, "curves": _draw_curves}
 MARKS = {"bars": ("bars: ", "whiskers: "), "curves": ("lines: ", "bands: ± ")}
 UNITS = {"subject": "subjects", "split": "folds"}
 
 
-def subtitle(numbers, frame, figure, result):
+def _subtitle(numbers, frame, figure, result):
     "The number of subjects, the meaning of marks and whiskers, and the feature."
     counts = frame.groupby(figure.colour)["subject"].nunique()
     parts = [f"n = {counts.min()} to {counts.max()} subjects, different for each model"]
@@ -227,7 +227,7 @@ def subtitle(numbers, frame, figure, result):
     return "; ".join([*parts, f"{about.feature}, windows of {about.window_s:g} s"])
 
 
-def add_chance(fig, results, score):
+def _add_chance(fig, results, score):
     "The dotted line of an answer without EEG, with its name in the legend."
     level, name = chance_level(results, score)
     if level is None:
@@ -239,11 +239,11 @@ def add_chance(fig, results, score):
     fig.add_hline(100 * level, opacity=1, line=line)
 
 
-def add_layout(fig, results, score, figure, x_title, below):
+def _add_layout(fig, results, score, figure, x_title, below):
     "Title, axes in %, the chance line, and a legend under the figure."
     words = score.replace("_", " ").replace("f1", "F1")
     title = f"{results[0].spec.dataset}, {words} {figure.title}"
-    add_chance(fig, results, score)
+    _add_chance(fig, results, score)
     return fig.update_layout(
         template="simple_white",
         barmode="group",
@@ -257,7 +257,7 @@ def add_layout(fig, results, score, figure, x_title, below):
     )
 
 # %% ../../nbs/report/50_figures.ipynb #c0ae3fd4
-def append_p(frame, results, study, level):
+def _append_p(frame, results, study, level):
     "The observations with the p of a level's test after the name of each row."
     tests = summarise(results, study)
     tests = tests[tests["level"] == level].itertuples()
@@ -294,26 +294,39 @@ def draw(figure, study, results, score="auto"):
         For an unknown score, or results of several data sets.
     """
     selection = arrange(results, study)
-    chosen, has_its_settings = selection.shown, selection.study is study
-    study = selection.study
-    score = chosen_score(score, chosen, study)
-    frame = observations(chosen, study)
-    if figure.levels:
-        frame = frame[frame["level"].isin(figure.levels)]
-    if figure.x == "row" and figure.levels:
-        frame = append_p(frame, chosen, study, figure.levels[0])
-    numbers = drawn_numbers(frame, figure, score)
+    chosen, shown_study = selection.shown, selection.study
+    score = _chosen_score(score, chosen, shown_study)
+    frame = _drawn_observations(chosen, shown_study, figure)
+    numbers = _drawn_numbers(frame, figure, score)
+    colour = _chosen_colours(numbers, shown_study, figure)
+    fig = _DRAW[figure.kind](numbers, colour, _axis_order(frame, figure))
+    below = _subtitle(numbers, frame, figure, chosen[0])
+    if shown_study is not study:
+        below += f"; {_protocols_of(chosen)}"
+    x_title = figure.x_title or study.heading
+    return _add_layout(fig, chosen, score, figure, x_title, below)
+
+
+def _drawn_observations(results, study, figure):
+    "The observations at the levels of a figure, with a p where the axis shows rows."
+    frame = observations(results, study)
+    if not figure.levels:
+        return frame
+    frame = frame[frame["level"].isin(figure.levels)]
+    return _append_p(frame, results, study, figure.levels[0]) if figure.x == "row" else frame
+
+
+def _chosen_colours(numbers, study, figure):
+    "{label: colour} of a figure; rows have those that they have in every figure of their table."
     names = dict(zip(numbers["colour"], numbers["model"]))
     if figure.colour == "row":
-        colour = colours(names, (study.among or study).rows)
-    else:
-        colour = colours(dict.fromkeys(names), {})
-    fig = DRAW[figure.kind](numbers, colour, axis_order(frame, figure))
-    below = subtitle(numbers, frame, figure, chosen[0])
-    if not has_its_settings:
-        protocols = dict.fromkeys(protocol_title(result.spec.protocol) for result in chosen)
-        below += f"; {', '.join(protocols)}"
-    return add_layout(fig, chosen, score, figure, figure.x_title or study.heading, below)
+        return colours(names, (study.among or study).rows)
+    return colours(dict.fromkeys(names), {})
+
+
+def _protocols_of(results):
+    "The titles of the protocols of some results, as text."
+    return ", ".join(dict.fromkeys(protocol_title(result.spec.protocol) for result in results))
 
 # %% ../../nbs/report/50_figures.ipynb #6314ae74
 def save_figure(fig, path):

@@ -35,12 +35,12 @@ def conditions(result):
     }
 
 
-def flat_settings(result):
+def _flat_settings(result):
     "{setting: value} of a result with hyper-parameters and seed, defaults filled in."
     return {**result.settings()["hyper"], **conditions(result), "seed": result.spec.seed}
 
 # %% ../../nbs/report/20_rows.ipynb #aee6f411
-def printed_key(result, rows):
+def _printed_key(result, rows):
     "The key of the PrintedRow that a result belongs to, or None."
     hyper = result.settings()["hyper"]
     for key, row in rows.items():
@@ -51,7 +51,7 @@ def printed_key(result, rows):
 
 def row_key(result, rows):
     "The key of the row of a result: that of its PrintedRow, else the name of its model."
-    return printed_key(result, rows) or result.spec.model
+    return _printed_key(result, rows) or result.spec.model
 
 
 def row_order(keys, study):
@@ -147,7 +147,7 @@ def _label_of(row, rows, main, title):
 def _unnamed_row(result, study):
     "The Row of a result, without its label."
     ignored = {study.level, "seed"}  # seeds share a row
-    settings = {k: v for k, v in flat_settings(result).items() if k not in ignored}
+    settings = {k: v for k, v in _flat_settings(result).items() if k not in ignored}
     outer = {k: v for k, v in conditions(result).items() if k not in ignored}
     return Row(result.spec.dataset, row_key(result, study.rows), "", settings, outer)
 
@@ -171,14 +171,14 @@ def rows_of(results, study):
 
 # %% ../../nbs/report/20_rows.ipynb #e10df135
 def _required_settings(study):
-    "{setting: value} that a study and the study that it is made of require."
+    "{setting: value} that a study requires, with those of the study that it is among."
     outer = {} if study.among is None else _required_settings(study.among)
     return outer | study.required
 
 
 def _other_settings(result, study):
     "{setting: value} of a result where the study requires another value."
-    settings = flat_settings(result)
+    settings = _flat_settings(result)
     required = _required_settings(study).items()
     return {name: settings.get(name) for name, value in required if settings.get(name) != value}
 
@@ -195,13 +195,13 @@ def _why_not_required(result, study):
 
 def _why_no_row(result, study):
     "Why a result matches no row of a study, or None."
-    if printed_key(result, study.rows) is not None:
+    if _printed_key(result, study.rows) is not None:
         return None
     rows = [row for row in study.rows.values() if row.model == result.spec.model]
     if not rows:
         model = title_of(result.spec.model, {})
         return None if study.other_models else f"the table has no row for the model {model}"
-    settings = flat_settings(result)
+    settings = _flat_settings(result)
     found = {name: settings.get(name) for row in rows for name in row.hyper}
     listed = "; ".join(f"{row.title}: {settings_text(row.hyper)}" for row in rows)
     return f"{settings_text(found)}; the table has {listed}"
@@ -278,6 +278,9 @@ def arrange(results, study):
 def _apply_rules(results, study):
     "The Selection of results by the three rules."
     shown, left_out = [], []
+    if study.among is not None:
+        outer = _apply_rules(results, study.among)
+        results, left_out = outer.shown, outer.left_out
     for result in results:
         if reason := _why_not_required(result, study) or _why_no_row(result, study):
             left_out.append((result, reason))
@@ -313,7 +316,7 @@ def _without_printed_numbers(study):
         "rows": {key: replace(row, numbers={}) for key, row in study.rows.items()},
         "expected_subjects": {},
         "required": {},
-        "among": None,
+        "among": None if study.among is None else _without_printed_numbers(study.among),
         "notes": (),
     }
     return Study(**content | changes)
@@ -432,7 +435,7 @@ class Level:
 
 def _setting_level(result, study):
     "The level of a result in a study that varies a setting."
-    settings = flat_settings(result)
+    settings = _flat_settings(result)
     if study.level not in settings:
         raise ValueError(
             f"level: expected a setting of {result.spec.model} under {result.spec.protocol}, or "

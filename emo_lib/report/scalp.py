@@ -19,6 +19,10 @@ def stamp(title, data):
     ----------
     data : str or list of CellResult
         "real", or anything else for data that are synthetic or of unknown origin.
+
+    Returns
+    -------
+    str
     """
     kinds = {data} if isinstance(data, str) else {result.data for result in data}
     return title if kinds == {"real"} else f"SYNTHETIC: {title}"
@@ -27,7 +31,7 @@ def stamp(title, data):
 REACH = 0.35  # radii of the head: no colour farther than this from an electrode
 
 
-def spline(places, values, points=49):
+def _spline(places, values, points=49):
     """The map through `values` (m,) at `places` (m, 2): axis (points,), map (points, points).
 
     NaN beyond REACH. The map is a little wider than the head; the drawing covers the rim.
@@ -43,13 +47,14 @@ def spline(places, values, points=49):
 
 # %% ../../nbs/report/40_scalp.ipynb #34aadada
 def _line(points, **style):
+    "A plotly trace through points, float (n, 2)."
     import plotly.graph_objects as go
 
     x, y = np.asarray(points, np.float32).T
     return go.Scatter(x=x, y=y, hoverinfo="skip", **style)
 
 
-def head_traces():
+def _head_traces():
     "The outline of the head, and white from the circle outwards, which gives the map a clean edge."
     circle = head_outline()[0]
     box = 1.3 * np.array([[1, 0], [1, 1], [-1, 1], [-1, -1], [1, -1], [1, 0]])
@@ -65,7 +70,7 @@ def _four_digits(values):
     return values.round(max(0, 3 - int(np.floor(np.log10(largest)))))
 
 
-def electrode_traces(places, values, names, unit, size):
+def _electrode_traces(places, values, names, unit, size):
     "The electrodes as dots filled with their values, those without a value as crosses."
     import plotly.graph_objects as go
 
@@ -108,6 +113,16 @@ def map_traces(values, channels, unit="", pos=None, points=49, size=8):
         The spline is computed at points x points places and drawn smoothly between them.
     size : int
         Of an electrode.
+
+    Returns
+    -------
+    list of plotly traces
+
+    Raises
+    ------
+    ValueError
+        For another number of values than channels, fewer than three finite values, or places on
+        one line.
     """
     import plotly.graph_objects as go
 
@@ -123,10 +138,10 @@ def map_traces(values, channels, unit="", pos=None, points=49, size=8):
         )
     places = flatten(positions(channels) if pos is None else pos)
     _check_plane(places[is_known], channels)
-    axis, surface = spline(places[is_known], values[is_known], points)
+    axis, surface = _spline(places[is_known], values[is_known], points)
     x, z = axis.astype(np.float32), surface.astype(np.float32)  # half the bytes of a notebook
     heat = go.Heatmap(x=x, y=x, z=z, zsmooth="best", coloraxis="coloraxis", hoverinfo="skip")
-    return [heat, *head_traces(), *electrode_traces(places, values, channels, unit, size)]
+    return [heat, *_head_traces(), *_electrode_traces(places, values, channels, unit, size)]
 
 
 def scalp_map(values, channels, title="", unit="", data="synthetic", pos=None, points=49):
@@ -136,8 +151,13 @@ def scalp_map(values, channels, title="", unit="", data="synthetic", pos=None, p
     ----------
     values, channels, unit, pos, points
         See `map_traces`. Values of both signs get RdBu, symmetric about 0, others viridis.
+    title : str
     data : str or list of CellResult
         See `stamp`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
     """
     import plotly.graph_objects as go
 

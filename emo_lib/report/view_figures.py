@@ -18,7 +18,7 @@ from .tables import p_text
 from ..run.embedding import scale01
 
 # %% ../../nbs/report/60_view_figures.ipynb #00475960
-def scatter_traces(embedding, view, has_legend):
+def _scatter_traces(embedding, view, has_legend):
     "Scatter traces of one panel, one per class and side."
     import plotly.graph_objects as go
 
@@ -42,7 +42,7 @@ def scatter_traces(embedding, view, has_legend):
             )
 
 
-def panel_title(label, embedding, rows):
+def _panel_title(label, embedding, rows):
     "A model's name and the two numbers on its features."
     numbers = [
         "-" if embedding[name] is None else f"{embedding[name]:.2f}"
@@ -60,12 +60,12 @@ def _feature_panels(embeddings, view, rows, n_cols):
     fig = make_subplots(
         n_rows,
         n_cols,
-        subplot_titles=[panel_title(label, e, rows) for label, e in embeddings.items()],
+        subplot_titles=[_panel_title(label, e, rows) for label, e in embeddings.items()],
         horizontal_spacing=0.05,
         vertical_spacing=0.28 / n_rows,
     )
     for i, embedding in enumerate(embeddings.values()):
-        for trace in scatter_traces(embedding, view, has_legend=i == 0):
+        for trace in _scatter_traces(embedding, view, has_legend=i == 0):
             fig.add_trace(trace, i // n_cols + 1, i % n_cols + 1)
     bare = dict(showticklabels=False, ticks="", mirror=True)
     fig.update_xaxes(title="t-SNE 1 (no unit)", **bare)
@@ -81,6 +81,15 @@ def draw_features(view, rows=()):
         See `run_view`.
     rows : dict of PrintedRow
         Titles of a paper's rows.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+
+    Raises
+    ------
+    ValueError
+        For a view with more classes than there are colours.
     """
     embeddings, n_classes = view["embeddings"], len(view["classes"])
     if n_classes > len(OKABE_ITO):
@@ -103,7 +112,7 @@ def draw_features(view, rows=()):
     )
 
 # %% ../../nbs/report/60_view_figures.ipynb #ba9720e2
-def describe_similarity(maps):
+def _describe_similarity(maps):
     "A phrase on the rank correlations between the maps of two classes, float (class, channel)."
     from scipy.stats import spearmanr
 
@@ -114,7 +123,7 @@ def describe_similarity(maps):
     return f"maps of two classes: ρ {min(rho):.2f} to {max(rho):.2f}" if rho else ""
 
 
-def map_caption(values, correlation=None, unit=""):
+def _map_caption(values, correlation=None, unit=""):
     "The text below a map: the range before scaling, and rho and p where the truth is known."
     if not np.isfinite(values).any():
         return "no windows of this class"
@@ -124,7 +133,7 @@ def map_caption(values, correlation=None, unit=""):
     return f"{text}<br>ρ = {correlation['rho']:.2f}, p = {p_text(correlation['p'])}"
 
 
-def add_map(fig, values, channels, points, panel):
+def _add_map(fig, values, channels, points, panel):
     "One map in a panel, {row, col}; nothing for fewer than three values."
     if np.isfinite(values).sum() < 3:
         fig.add_scatter(x=[None], y=[None], **panel)  # a panel without a trace is not drawn
@@ -133,7 +142,7 @@ def add_map(fig, values, channels, points, panel):
         fig.add_trace(trace, **panel)
 
 
-def add_caption(fig, text, panel):
+def _add_caption(fig, text, panel):
     "Text below the map of a panel."
     fig.add_annotation(
         text=text,
@@ -164,8 +173,8 @@ def _map_panels(maps, captions, view, points):
     for row, scaled in enumerate(map(scale01, maps)):
         for col, values in enumerate(scaled):
             panel = dict(row=row + 1, col=col + 1)
-            add_map(fig, values, view["channels"], points, panel)
-            add_caption(fig, captions[row][col], panel)
+            _add_map(fig, values, view["channels"], points, panel)
+            _add_caption(fig, captions[row][col], panel)
     fig.update_xaxes(visible=False, range=[-1.3, 1.3])
     fig.update_yaxes(visible=False, range=[-1.3, 1.3])
     # plotly calls the axes of the panels x, x2, x3 ...; the heads are round if each y follows its x
@@ -175,16 +184,17 @@ def _map_panels(maps, captions, view, points):
 
 
 def _as_array(values, classes):
+    "The maps of the classes, float (class, channel); NaN for a missing value."
     return np.array([values[name] for name in classes], float)
 
 
 def _map_captions(maps, view):
     "The texts below the maps, a list per row."
     correlations = view["rank_correlation"] or {}
-    captions = [[map_caption(values) for values in maps[0]]]
+    captions = [[_map_caption(values) for values in maps[0]]]
     for truth in maps[1:]:
         per_class = [correlations.get(name) for name in view["classes"]]
-        captions.append([map_caption(v, rho, " nats") for v, rho in zip(truth, per_class)])
+        captions.append([_map_caption(v, rho, " nats") for v, rho in zip(truth, per_class)])
     return captions
 
 
@@ -197,6 +207,15 @@ def draw_attention(view, points=33):
         See `run_view`.
     points : int
         See `map_traces`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+
+    Raises
+    ------
+    ValueError
+        For a view without attention.
     """
     if not view["centrality"]:
         raise ValueError(
@@ -208,7 +227,7 @@ def draw_attention(view, points=33):
     words = ["upper row: degree centrality, scaled over the row"]
     if view["truth"]:
         words.append("lower row: the twin's true effect, scaled likewise")
-    subtitle = "; ".join(filter(None, [*words, describe_similarity(maps[0])]))
+    subtitle = "; ".join(filter(None, [*words, _describe_similarity(maps[0])]))
     title = f"{view['dataset']}, {fold_text(view['fold'])}: attention between electrodes"
     unit = dict(title=dict(text="scaled to 0 .. 1 (no unit)", side="right"), len=0.8)
     return _map_panels(maps, _map_captions(maps, view), view, points).update_layout(
