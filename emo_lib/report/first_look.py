@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PRINTED', 'MEANINGS', 'screen_text']
 
-# %% ../../nbs/report/35_first_look.ipynb #17ffdbd1
+# %% ../../nbs/report/35_first_look.ipynb #125f2df3
 import re
 
-# %% ../../nbs/report/35_first_look.ipynb #17bbc038
+# %% ../../nbs/report/35_first_look.ipynb #1d8d3985
 PRINTED = re.compile(r"\bpaper\b")
 MEANINGS = {
     True: "SYNTHETIC data: the run shows that every step works. It says nothing about emotions,\n"

@@ -308,8 +308,8 @@ def _without_printed_numbers(study):
     content = {field.name: getattr(study, field.name) for field in fields(Study)}
     required = settings_text(_required_settings(study))
     remark = (
-        f"No result has the settings of {study.id} ({required}), so no printed number is shown "
-        "beside them."
+        f"No result has the settings of {study.id} ({required}), so the table shows no printed "
+        "number."
     )
     changes = {
         "lead": f"{study.lead} {remark}".strip(),
