@@ -153,7 +153,9 @@ def axis_note(source, axes, n_bands):
     windows = {n for trials in content.values() for n in trials.values()}
     if windows == {n_bands} and "bands_axis" in source.details:
         axis = axes[min(axes)]
-        return f"{order[axis]}: both axes have {n_bands} entries, so it was said (bands_axis)"
+        return (
+            f"{order[axis]}: both axes have {n_bands} entries, so the order is that of bands_axis"
+        )
     notes = []
     for axis in sorted(set(axes.values())):
         names = some([name for name in axes if axes[name] == axis])
@@ -179,6 +181,8 @@ def check_contents(sources, spec, bands_axis=None):
 
     Parameters
     ----------
+    sources : list of Source
+    spec : DatasetSpec
     bands_axis : int, optional
         The axis of the bands, 1 or 2, in disputed files in which it could be either.
     """
@@ -203,7 +207,25 @@ def check_contents(sources, spec, bands_axis=None):
 
 # %% ../../nbs/data/40_seed_files.ipynb #f0f19e17
 def read_windows(source, name):
-    """{trial: array, windows first} of a feature, or of "eye", in a Source."""
+    """Read the windows of all trials of a file.
+
+    Parameters
+    ----------
+    source : Source
+        With content, see `check_contents`.
+    name : str
+        A feature, or "eye".
+
+    Returns
+    -------
+    dict
+        {trial: array (window, channel, band)}, or (window, eye_feature).
+
+    Raises
+    ------
+    LayoutError
+        If the file is damaged or has changed.
+    """
     keys = {trial: names[0] for trial, names in sorted(keys_of(source)[name].items())}
     data = load_arrays(source.path, keys.values(), source.shapes)
     axis = source.details["window_axes"][name]
@@ -211,6 +233,23 @@ def read_windows(source, name):
 
 
 def read_signal_trials(source):
-    """Iterator of (trial, array (channel, time)) of a signals Source, one trial in memory."""
+    """Read signals with one trial in memory at a time.
+
+    Parameters
+    ----------
+    source : Source
+        Of the kind "signals".
+
+    Yields
+    ------
+    trial : int
+    signal : array (channel, time)
+        In microvolts.
+
+    Raises
+    ------
+    LayoutError
+        If the file is damaged or has changed.
+    """
     for trial, names in sorted(keys_of(source)[""].items()):
         yield trial, load_arrays(source.path, names, source.shapes)[names[0]]
