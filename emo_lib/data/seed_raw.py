@@ -34,20 +34,25 @@ def are_successive(bounds):
     return all(start < end for start, end in bounds) and times == sorted(times) and times[0] >= 0
 
 
-def parse_times(text, n_trials, sfreq):
-    "Bounds ((start, end) in s, one per trial) from a time file; `sfreq` unless the text says it."
-    lists, numbers, rate = number_lists(text)
+def readings_of(lists, numbers):
+    "The ways to read the numbers of a time file, each a list of (start, end)."
     starts, ends = lists["start"], lists["end"]
-    if len(numbers) != 2 * n_trials:
-        found = f" ({len(starts)} starts, {len(ends)} ends)" if starts and ends else ""
-        raise FileFault(f"{len(numbers)} numbers{found}", AGAIN)
     if starts and len(starts) == len(ends):
-        readings = [list(zip(starts, ends))]
-    else:
-        in_lists = zip(numbers[:n_trials], numbers[n_trials:])
-        in_pairs = zip(numbers[::2], numbers[1::2])
-        readings = [list(in_lists), list(in_pairs)]
-    possible = [bounds for bounds in readings if are_successive(bounds)]
+        return [list(zip(starts, ends))]
+    half = len(numbers) // 2
+    in_lists = zip(numbers[:half], numbers[half:])
+    in_pairs = zip(numbers[::2], numbers[1::2])
+    return [list(in_lists), list(in_pairs)]
+
+
+def parse_times(text, n_trials, sfreq):
+    "Bounds ((start, end) in s, one per trial) from a time file; `sfreq` unless the text gives it."
+    lists, numbers, rate = number_lists(text)
+    if len(numbers) != 2 * n_trials:
+        n_starts, n_ends = len(lists["start"]), len(lists["end"])
+        found = f" ({n_starts} starts, {n_ends} ends)" if n_starts and n_ends else ""
+        raise FileFault(f"{len(numbers)} numbers{found}", AGAIN)
+    possible = [bounds for bounds in readings_of(lists, numbers) if are_successive(bounds)]
     if len(possible) != 1:
         found = some(f"{number:g}" for number in numbers)
         raise FileFault(f"numbers that are no trials one after the other ({found})", AGAIN)
@@ -55,8 +60,10 @@ def parse_times(text, n_trials, sfreq):
     bounds = tuple((start / rate, end / rate) for start, end in possible[0])
     shortest = min(end - start for start, end in bounds)
     if shortest < 1:
-        fix = "it must count samples, not seconds: " + AGAIN
-        raise FileFault(f"trials of {shortest:g} s at {rate:g} Hz", fix)
+        raise FileFault(
+            f"trials of {shortest:g} s at {rate:g} Hz",
+            "it must count samples, not seconds: " + AGAIN,
+        )
     return bounds
 
 # %% ../../nbs/data/45_seed_raw.ipynb #1523caba
@@ -95,7 +102,19 @@ NAMES = FileNames("raw", r"(?i)(?P<subject>\d+)_(?P<session>\d+)\.cnt", "{subjec
 
 
 def scan_raw(folder, spec):
-    """Sources of all recordings, and Problems of time.txt, names and missing sessions."""
+    """Find and check the recordings of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    spec : DatasetSpec
+
+    Returns
+    -------
+    sources : list of Source
+    problems : list of Problem
+        Of time.txt, names and missing sessions.
+    """
     bounds, evidence, problem = bounds_of(folder / "time.txt", spec)
     sources, problems = list_folder(folder, NAMES, spec)
     channels = spec.channels + spec.raw_drop
@@ -106,7 +125,18 @@ def scan_raw(folder, spec):
 
 
 def length_problems(recordings, signals, spec):
-    """Problems of recordings whose trials are not as long as the preprocessed ones, to a second."""
+    """Compare the lengths of raw and preprocessed trials, with a tolerance of one second.
+
+    Parameters
+    ----------
+    recordings, signals : iterable of Source
+    spec : DatasetSpec
+
+    Yields
+    ------
+    Problem
+        One per recording whose trials differ.
+    """
     others = {(source.subject, source.sessions): source for source in signals if not source.faults}
     for source in recordings:
         other = others.get((source.subject, source.sessions))
