@@ -18,11 +18,8 @@ from .unpickle import safe_load
 PILES = {"train": slice(0, 9), "test": slice(9, 15)}  # trials 1 to 9, 10 to 15
 
 # %% ../../nbs/data/50_seed_multimodal.ipynb #a3f00001
-def pile(entries, name, spec):
-    "Windows (window, channel, band) and labels of one pile of an EEG file. Raises FileFault."
-    require_entries(entries, (f"{name}_data", f"{name}_label"))
-    bands = entries[f"{name}_data"]
-    label = np.asarray(entries[f"{name}_label"]).ravel()
+def check_bands(bands, name, spec):
+    "FileFault if a pile is not a dict of the bands, each (window, channel) and of one length."
     if not isinstance(bands, dict) or set(bands) != set(spec.bands):
         found = some(bands, 9) if isinstance(bands, dict) else type(bands).__name__
         fix = "it must be the bands " + ", ".join(spec.bands)
@@ -31,6 +28,14 @@ def pile(entries, name, spec):
     if len(shapes) > 1 or any(shape[1:] != (len(spec.channels),) for shape in shapes):
         fix = f"each band must be (windows, {len(spec.channels)}), all of one length: {AGAIN}"
         raise FileFault(f"shapes {some(sorted(shapes))} in {name}_data", fix)
+
+
+def pile(entries, name, spec):
+    "Windows (window, channel, band) and labels of one pile of an EEG file. Raises FileFault."
+    require_entries(entries, (f"{name}_data", f"{name}_label"))
+    bands = entries[f"{name}_data"]
+    label = np.asarray(entries[f"{name}_label"]).ravel()
+    check_bands(bands, name, spec)
     x = np.stack([np.asarray(bands[band]) for band in spec.bands], axis=-1)
     if x.dtype.kind not in "fiu" or label.dtype.kind not in "fiu":
         found = f"{x.dtype} and {label.dtype} instead of numbers in {name}_data and {name}_label"
@@ -188,7 +193,17 @@ NAMES = {
 
 
 def multimodal_folder(root):
-    """The folder that holds the numbered folders: `root`, or one below it; None without any."""
+    """Find the folder that holds the numbered folders.
+
+    Parameters
+    ----------
+    root : Path
+
+    Returns
+    -------
+    Path or None
+        `root`, or one or two folders below it; None without any.
+    """
     for folder in (root / "SEED_Multimodal" / "Chinese", root / "Chinese", root):
         if any((folder / places[-1]).is_dir() for places in PLACES.values()):
             return folder
@@ -196,23 +211,30 @@ def multimodal_folder(root):
 
 
 def scan_multimodal(folder, spec, lengths=None):
-    """Sources of the multimodal part, and Problems of names and missing sessions.
+    """Find and check the files of the multimodal part.
 
     Parameters
     ----------
     folder : Path
         See `multimodal_folder`.
+    spec : DatasetSpec
     lengths : dict, optional
         {(subject, session): [(evidence, {trial: seconds})]} from other files of the download,
         for piles that the published lengths do not explain.
+
+    Returns
+    -------
+    sources : list of Source
+    problems : list of Problem
+        Of names and missing sessions.
     """
     listed, problems = {}, []
     for kind, places in PLACES.items():
         found = [folder / place for place in places if (folder / place).is_dir()]
         if found:
             args = (found[0], NAMES[kind], spec)
-            listed[kind], odd = list_folder(*args, may_be_empty=True)
-            problems += odd
+            listed[kind], of_names = list_folder(*args, may_be_empty=True)
+            problems += of_names
     eeg = {(source.subject, source.sessions): source for source in listed.get("features", [])}
     sources = [source for found in listed.values() for source in found]
     for source in sources:
@@ -225,12 +247,39 @@ def scan_multimodal(folder, spec, lengths=None):
 
 
 def released_name(kind, subject, session):
-    """The name of a file of the part in the release."""
+    """Name a file of the part as in the release.
+
+    Parameters
+    ----------
+    kind : str
+        "features" or "eye".
+    subject, session : int
+
+    Returns
+    -------
+    str
+    """
     return NAMES[kind].form.format(subject=subject, session=session)
 
 
 def read_piles(source, spec):
-    """{trial: array, windows first} of a Source of the part. Raises LayoutError."""
+    """Read the windows of all trials of a file of the part.
+
+    Parameters
+    ----------
+    source : Source
+    spec : DatasetSpec
+
+    Returns
+    -------
+    dict
+        {trial: array (window, channel, band)}, or (window, eye_feature).
+
+    Raises
+    ------
+    LayoutError
+        If the file is damaged or has changed.
+    """
     (session,) = source.sessions
     counts = list(source.windows(session).values())
     with naming_file(source.path, "the windows of all trials"):
