@@ -14,12 +14,33 @@ MODELS = Registry("emo_lib.models", "model", stated_name)
 
 
 def is_plugin(name):
-    "bool: a model's name states where its class is: `module:Class` or `file.py:Class`."
+    """Whether a model's name states where its class is.
+
+    Parameters
+    ----------
+    name : str
+        "module:Class" and "file.py:Class" do.
+
+    Returns
+    -------
+    bool
+    """
     return ":" in name
 
 
 def views_of(name):
-    "Tuple of what a model of this name can show of itself; empty for a model from elsewhere."
+    """What a model can show of itself.
+
+    Parameters
+    ----------
+    name : str
+        A key of MODELS, or the name of a model from elsewhere.
+
+    Returns
+    -------
+    tuple of "features" and "attention"
+        Empty for a model from elsewhere.
+    """
     return () if is_plugin(name) else MODELS[name].views
 
 # %% ../../nbs/models/10_registry.ipynb #194c5940

@@ -598,7 +598,20 @@ CountOrShare = Annotated[int | float, PlainValidator(check_count_or_share)]
 
 
 def part_size(value, n):
-    """How many of `n` things a `CountOrShare` means: a share is rounded down, but at least 1."""
+    """How many of some things a number or a share of them is.
+
+    Parameters
+    ----------
+    value : int or float
+        A number, or a share between 0 and 1.
+    n : int
+        How many there are.
+
+    Returns
+    -------
+    int
+        A share is rounded down, to at least 1.
+    """
     if isinstance(value, int):
         return value
     return max(1, int(value * n + 1e-9))  # 0.29 * 100 is 28.999..., and means 29

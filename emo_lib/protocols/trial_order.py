@@ -78,7 +78,19 @@ class TrialOrder(Protocol):
 
 
 def check_common_class(meta, sides):
-    "Refuse two sides without a common class: every answer would be wrong."
+    """Refuse two sides without a common class: every answer would be wrong.
+
+    Parameters
+    ----------
+    meta : DataFrame
+        Table of samples.
+    sides : Sides
+
+    Raises
+    ------
+    ValueError
+        Names the fold.
+    """
     label = meta["label"].to_numpy()
     trained, tested = set(label[sides.train].tolist()), set(label[sides.test].tolist())
     if trained and tested and not trained & tested:

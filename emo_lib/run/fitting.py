@@ -129,24 +129,65 @@ def _misfits(other, samples):
 
 # %% ../../nbs/run/50_fitting.ipynb #f0276e6c
 def pretraining_seed(spec, pool):
-    """The seed of pre-training: from base seed, data set of the pool and model."""
+    """The seed of pre-training: from base seed, data set of the pool and model.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    pool : Pool
+
+    Returns
+    -------
+    int
+    """
     return derive_seed(spec.seed, pool.about["dataset"], spec.model, "pretrain")
 
 
 def fitting_seed(spec, fold, needs):
-    """The seed of a fit: from base seed, data set, model and `fold.fit_names(needs)`."""
+    """The seed of a fit: from base seed, data set, model and `fold.fit_names(needs)`.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    fold : Fold
+    needs : Needs
+
+    Returns
+    -------
+    int
+    """
     names = [f"{key}={value}" for key, value in fold.fit_names(needs).items()]
     return derive_seed(spec.seed, spec.dataset, spec.model, *names)
 
 
 def uses_of(spec, model):
-    """What of a fold the pre-training of a model reads: a set of "pool" and "train"."""
+    """What of a fold the pre-training of a model reads.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    model : estimator
+
+    Returns
+    -------
+    set of "pool" and "train"
+        Without "pool" where another data set takes its place.
+    """
     uses = {use for stage in model.stages() for use in stage.uses}
     return uses - {"pool"} if spec.pretrain_on else uses
 
 
 def pool_stages(model):
-    """The stages of a model that see the pool alone, whose weights cells can share: a list."""
+    """The stages of a model that see the pool alone, whose weights cells can share.
+
+    Parameters
+    ----------
+    model : estimator
+
+    Returns
+    -------
+    list of Stage
+    """
     return [stage for stage in model.stages() if stage.uses == ("pool",)]
 
 
@@ -227,11 +268,16 @@ def pretrain(model, spec, pool, train, stages=None):
         files.append(path)
         if path.exists():
             model.load_stage(stage, path)
-            continue
-        checkpoint = path.with_name(f"{path.stem}.part.safetensors")
-        model.pretrain(stage, pool.samples, seen, checkpoint=checkpoint)
-        model.save_stage(stage, path, {"samples": len(pool.samples), **pool.about})
+        else:
+            _train_and_keep(model, stage, path, pool, seen)
     return files
+
+
+def _train_and_keep(model, stage, path, pool, train):
+    "Train a stage, resuming from its checkpoint if there is one, and write its weights to `path`."
+    checkpoint = path.with_name(f"{path.stem}.part.safetensors")
+    model.pretrain(stage, pool.samples, train, checkpoint=checkpoint)
+    model.save_stage(stage, path, {"samples": len(pool.samples), **pool.about})
 
 # %% ../../nbs/run/50_fitting.ipynb #8ddf689c
 def scaled(spec, samples, folds, uses=()):

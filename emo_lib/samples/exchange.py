@@ -95,6 +95,16 @@ def _cut(trial, window_s, sfreq):
     return windows.swapaxes(0, 1).astype(np.float32)
 
 
+def _check_channels(trial, channels):
+    "Refuse a Trial of other channels than the first."
+    names = trial.signal.channel.values.tolist()
+    if names != channels:
+        raise ValueError(
+            f"subject {trial.subject}, session {trial.session}, trial {trial.trial}: expected "
+            f"the channels of the first trial, {channels}, found {names}"
+        )
+
+
 def signal_windows(dataset, window_s=1.0, sfreq=None, subjects=None, sessions=None):
     """Windows of the preprocessed signal as a feature set.
 
@@ -123,16 +133,10 @@ def signal_windows(dataset, window_s=1.0, sfreq=None, subjects=None, sessions=No
     parts, tables, channels = [], [], None
     for trial in dataset.trials(subjects=subjects, sessions=sessions):
         sfreq = sfreq or trial.sfreq
-        names = trial.signal.channel.values.tolist()
-        channels = channels or names
-        if names != channels:
-            raise ValueError(
-                f"subject {trial.subject}, session {trial.session}, trial {trial.trial}: expected "
-                f"the channels of the first trial, {channels}, found {names}"
-            )
-        windows = _cut(trial, window_s, sfreq)
-        parts.append(windows)
-        start = np.arange(len(windows)) * round(window_s * sfreq) / sfreq
+        channels = channels or trial.signal.channel.values.tolist()
+        _check_channels(trial, channels)
+        parts.append(_cut(trial, window_s, sfreq))
+        start = np.arange(len(parts[-1])) * round(window_s * sfreq) / sfreq
         about = {name: getattr(trial, name) for name in META if name != "start_s"}
         tables.append(pd.DataFrame({"start_s": start}).assign(**about))
     table = pd.concat(tables, ignore_index=True)
