@@ -153,9 +153,7 @@ def axis_note(source, axes, n_bands):
     windows = {n for trials in content.values() for n in trials.values()}
     if windows == {n_bands} and "bands_axis" in source.details:
         axis = axes[min(axes)]
-        return (
-            f"{order[axis]}: both axes have {n_bands} entries, so the order is that of bands_axis"
-        )
+        return f"{order[axis]}: both axes have {n_bands} entries, so it was said (bands_axis)"
     notes = []
     for axis in sorted(set(axes.values())):
         names = some([name for name in axes if axes[name] == axis])
