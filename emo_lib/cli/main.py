@@ -612,6 +612,28 @@ def _wait_for(command):
             process.wait()  # the terminal has sent the signal to both
             raise
 
+# %% ../../nbs/cli/10_main.ipynb #7a6a7be2
+@main.command(
+    "machines",
+    short_help="compare two runs of the same cells",
+    epilog=_example("emo machines runs/papers/results /other/machine/results"),
+)
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@_friendly
+def _machines(first, second):
+    """How far the results in FIRST and SECOND, files or folders, are apart.
+
+    For two runs of the same cells on different machines: the spread that is due to neither the
+    subjects nor the seeds.
+    """
+    from emo_lib.report.machines import describe_spread, machine_spread
+
+    spread = machine_spread([first], [second])
+    columns = ["cell", "mean_a", "mean_b", "difference", "differing_%"]
+    click.echo(spread[columns].to_string(index=False, float_format="{:.1f}".format))
+    click.echo(describe_spread(spread))
+
 # %% ../../nbs/cli/10_main.ipynb #9a5b40ed
 @_friendly
 def start():
