@@ -283,7 +283,7 @@ def test_printed_numbers_are_where_the_paper_has_them():
     assert "75.62" not in text, "a model that the run lacks stays out"
     lines = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
     assert [line[1].strip() for line in lines] == ["model", "---", "linear SVM", "DGCNN", "OURS"]
-    assert [lines[2][i].strip() for i in (2, 6)] == ["-", "-"], "the paper has no SVM"
+    assert [lines[2][i].strip() for i in (2, 7)] == ["-", "-"], "the paper has no SVM"
 
 
 def test_synthetic_is_said_and_real_is_not_called_synthetic():
@@ -450,7 +450,7 @@ def test_names_from_files_cannot_break_the_page():
     row = next(line for line in text.splitlines() if line.startswith("| linear SVM"))
     assert row.replace("\\|", "").count("|") == header.count("|")
     assert len(pd.read_csv(io.StringIO(to_csv(table)))) == 1
-    assert page.count("<td>") == 6
+    assert page.count("<td>") == 10
 
 
 def test_read_only_folder(tmp_path):
@@ -1025,3 +1025,28 @@ def test_folders_files_and_hidden_folders(tmp_path):
 def test_a_study_of_nothing_is_refused():
     with pytest.raises(ResultError, match="at least one result"):
         comparison([], Study("toy.rows", "Rows"))
+
+
+def test_tests_are_corrected_over_the_whole_table():
+    results = [
+        invented_result(model, right, dataset, list(range(1, 11)))
+        for dataset in ("SEED", "SEED-IV")
+        for model, right in (
+            ("msmae", lambda subject, *_: 60 + subject),
+            ("dgcnn", lambda subject, *_: 58 + subject % 4),
+            ("svm", lambda subject, *_: 61 + subject % 3),
+        )
+    ]
+    long = comparison(results, TABLE).long
+    tested = long[long["p"].notna()]
+    assert len(tested) == 4
+    in_order = tested.sort_values("p")
+    by_hand = np.minimum(1, np.maximum.accumulate(in_order["p"] * [4, 3, 2, 1]))
+    assert np.allclose(in_order["p_holm"], by_hand)
+    assert (
+        (tested["low"] <= tested["difference"]) & (tested["difference"] <= tested["high"])
+    ).all()
+    assert tested["effect"].between(-1, 1).all()
+    text = to_markdown(comparison(results, TABLE))
+    assert "SEED: p, Holm" in text
+    assert "points at 5 % with 80 % probability" in text

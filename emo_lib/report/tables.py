@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ..base.errors import Problem
@@ -32,7 +33,7 @@ from emo_lib.report.rows import (
     title_of,
     with_reference,
 )
-from ..run.metrics import compare_paired
+from .statistics import compare_table, holm
 from ..run.results import SCORES, ResultError, over_subjects
 
 # %% ../../nbs/report/30_tables.ipynb #b27c9f72
@@ -58,6 +59,10 @@ def _over_seeds(frame):
 NO_TEST = {
     "reference": "",
     "difference": None,
+    "low": None,
+    "high": None,
+    "effect": None,
+    "detectable": None,
     "p": None,
     "p_smallest": None,
     "p_n": None,
@@ -72,21 +77,27 @@ def _tested_folds(frame, level):
     return set(frame[columns].itertuples(index=False, name=None))
 
 
-def _compare_scores(frame, reference, name, level=None):
+def _compare_scores(frame, reference, name, level=None, names=()):
     """Columns of the difference of `frame` from `reference` and of the paired test over subjects.
 
-    name : what a note calls the reference; level : see `Study`.
+    name : what a note calls the reference; level : see `Study`; names : what the comparison is,
+    for the seed of the bootstrap.
     """
     if _tested_folds(frame, level) != _tested_folds(reference, level):
         return NO_TEST | {"p_note": f"no test: {name} has other subjects, folds or seeds"}
     means, expected = (part.groupby("subject")["accuracy"].mean() for part in (frame, reference))
-    test = compare_paired(means.to_dict(), expected.to_dict())
+    scores = pd.DataFrame({"row": means, "reference": expected})
+    found = compare_table(scores, "reference", names)[0]
     return {
         "difference": means.mean() - expected.mean(),
-        "p": test["p"],
-        "p_smallest": test["smallest_p"],
-        "p_n": test["n"],
-        "p_exact": test["exact"],
+        "low": found.low,
+        "high": found.high,
+        "effect": found.effect,
+        "detectable": found.detectable,
+        "p": found.p,
+        "p_smallest": found.smallest_p,
+        "p_n": found.n,
+        "p_exact": found.exact,
         "p_note": "",
     }
 
@@ -193,8 +204,10 @@ def summarise(results, study):
     DataFrame
         One line per data set, row and level, scores as fractions. `*_mean` and `*_std` (ddof 1)
         are over subjects, `trial_*` those of whole trials, `accuracy_std_seeds` the spread of the
-        mean over seeds; `difference` and `p*` compare with the `reference`; `permutation_p` is the
-        test against chance of a row made of one result; `paper_*` are the printed numbers.
+        mean over seeds; `difference`, its 95 % interval `low` to `high`, the matched-pairs rank
+        correlation `effect`, the `detectable` difference and `p*` compare with the `reference`;
+        `p_holm` is corrected for all tests of the table; `permutation_p` is the test against
+        chance of a row made of one result; `paper_*` are the printed numbers.
     """
     return _long_form(observations(results, study), results, study)
 
@@ -213,7 +226,10 @@ def _long_form(frame, results, study):
         line |= _paired_test(key, groups, rows, study)
         line |= _printed_numbers(key.dataset, model, study)
         lines.append(line)
-    return pd.DataFrame(lines)
+    long = pd.DataFrame(lines)
+    is_tested = long["p"].notna() & (long["p_n"] != 1)
+    long["p_holm"] = holm(long["p"].where(is_tested).astype(float))
+    return long
 
 
 def _paired_test(key, groups, rows, study):
@@ -222,7 +238,8 @@ def _paired_test(key, groups, rows, study):
     if reference is None:
         return NO_TEST | {"p_note": note}
     name = reference_title(study) if study.level is None else reference.level
-    test = _compare_scores(groups[key], groups[reference], name, study.level)
+    names = (study.id, *map(str, key), *map(str, reference))
+    test = _compare_scores(groups[key], groups[reference], name, study.level, names)
     return test | {"reference": reference.level or reference.row}
 
 # %% ../../nbs/report/30_tables.ipynb #5bdfa36c
@@ -304,8 +321,16 @@ def _entries(line, study):
         "seeds": f"{line.n_seeds} ({line.seeds})",
         "difference (points)": change,
         "p": p_text(line.p, line.p_smallest, line.p_n, line.p_exact),
+        "p, Holm": p_text(line.p_holm),
+        "95 % interval": _interval_text(line.low, line.high),
+        "effect r": "-" if pd.isna(line.effect) else f"{line.effect:+.2f}",
         CHANCE: p_text(line.permutation_p),
     }
+
+
+def _interval_text(low, high):
+    "An interval of a difference in points; `-` where there is none."
+    return "-" if pd.isna(low) or pd.isna(high) else f"{100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def _shows_spreads(study):
@@ -315,7 +340,7 @@ def _shows_spreads(study):
 
 def _columns_of(study, is_tested):
     "The headings of a block with one data set; is_tested: whether there is a reference."
-    test = ["p"] if is_tested else []
+    test = ["95 % interval", "effect r", "p", "p, Holm"] if is_tested else []
     if study.level is not None:
         model = [] if study.level == "pre-training" else ["model"]
         difference = ["difference (points)"] if is_tested else []
@@ -324,7 +349,9 @@ def _columns_of(study, is_tested):
     if _shows_spreads(study):
         spreads = ["std over subjects", "std over seeds"]
         return ["model", "mean accuracy", *spreads, "subjects", "seeds", *test]
-    return ["model", "balanced accuracy", "accuracy", "subjects", CHANCE, *test]
+    difference = ["difference (points)"] if is_tested else []
+    scores = ["balanced accuracy", "accuracy", "subjects", CHANCE]
+    return ["model", *scores, *difference, *test]
 
 
 def _text_block(long, columns, study):
@@ -337,7 +364,7 @@ def _text_block(long, columns, study):
 
 def _printed_block(long, study):
     "DataFrame of text: a row per model, the data sets side by side."
-    test = [] if study.reference is None else ["p"]
+    test = [] if study.reference is None else ["p", "p, Holm"]
     parts = []
     for dataset, part in long.groupby("dataset", sort=False):
         has_synthetic = "synthetic" in set(part["data"])
@@ -442,6 +469,26 @@ def _list_test_notes(long):
     return [f"{_name_line(line)}: {line.p_note}" for line in untested.itertuples()]
 
 
+def _describe_power(long):
+    "What the tests of each data set could have found, list of str."
+    sentences = []
+    for dataset, part in long[long["p_holm"].notna()].groupby("dataset", sort=False):
+        n, smallest = int(part["p_n"].max()), part["p_smallest"].min()
+        start = f"{dataset}, {n} subjects:"
+        if smallest > 0.05:
+            sentences.append(
+                f"{start} the test cannot call any difference at 5 % (smallest p {smallest:.3g})"
+            )
+            continue
+        low, high = 100 * part["detectable"].min(), 100 * part["detectable"].max()
+        points = f"{low:.1f}" if np.isclose(low, high) else f"{low:.1f} to {high:.1f}"
+        sentences.append(
+            f"{start} with the spread of differences found here, a test calls a difference of "
+            f"{points} points at 5 % with 80 % probability, uncorrected"
+        )
+    return sentences
+
+
 def _list_missing_numbers(results, long):
     "Why columns of one data set are empty, list of str."
     notes = []
@@ -463,6 +510,7 @@ def _list_caveats(results, names, long, study):
     lines = [
         _data_caveat(long, study),
         *_named_caveats([result.caveats for result in results], names),
+        *_describe_power(long),
         *_list_test_notes(long),
         *(_describe_parameters(result, study) for result in results),
         *(f"pre-trained on {source.dataset} ({_kind_of_data(source.data)})" for source in sources),
@@ -536,7 +584,9 @@ def _lead_of(long, study, shows_spreads):
     if study.reference is not None:
         parts.append(
             "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against "
-            f"{reference_title(study)}; min: the smallest p that so few subjects can reach."
+            f"{reference_title(study)}; min: the smallest p that so few subjects can reach; Holm: "
+            "corrected for all tests of this table. Intervals: bootstrap over subjects, of the "
+            "mean difference in points; r: matched-pairs rank-biserial correlation."
         )
     if _has_number(long, study).any():
         parts.append(_origin_of_printed(study))

@@ -78,17 +78,21 @@ def confusion(y, yhat, n_classes):
     return confusion_matrix(y, yhat, labels=np.arange(n_classes))
 
 # %% ../../nbs/run/10_metrics.ipynb #bf429dbf
+LARGEST_EXACT = 200  # subjects; above, the normal approximation
+
+
 def _signed_rank_p(d):
     "(p, whether it is exact) of Wilcoxon's test on non-zero differences d."
-    has_ties = len(np.unique(abs(d))) < len(d)
-    if len(d) == 0:
-        return 1.0, True
-    if has_ties and len(d) <= 16:
-        every_sign_pattern = stats.PermutationMethod(n_resamples=np.inf)
-        return float(stats.wilcoxon(d, method=every_sign_pattern).pvalue), True
-    if not has_ties and len(d) <= 50:
-        return float(stats.wilcoxon(d, method="exact").pvalue), True
-    return float(stats.wilcoxon(d, method="asymptotic").pvalue), False
+    if len(d) > LARGEST_EXACT:
+        return float(stats.wilcoxon(d, method="asymptotic").pvalue), False
+    ranks = np.rint(2 * stats.rankdata(abs(d))).astype(int)
+    probability = np.ones(1)  # of each value of the doubled sum of positive ranks
+    for rank in ranks:
+        without, having = np.pad(probability, (0, rank)), np.pad(probability, (rank, 0))
+        probability = (without + having) / 2
+    observed = ranks[d > 0].sum()
+    tails = probability[: observed + 1].sum(), probability[observed:].sum()
+    return min(1.0, 2 * float(min(tails))), True
 
 
 def _pair_subjects(a, b):
