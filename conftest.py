@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent
 # two workers share two cores; set before torch and numpy are imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# the bits do not matter to most tests, their speed does; test_arithmetic.py sets its own modes
+os.environ.setdefault("EMO_ARITHMETIC", "native")
 # fingerprints of test files stay out of the user's cache
 os.environ.setdefault("EMO_CACHE", str(Path(tempfile.gettempdir()) / "emo_lib-tests"))
 RUN = """
