@@ -17,7 +17,10 @@ setup(
     packages=find_packages(include=["emo_lib", "emo_lib.*"]),
     package_data={"emo_lib": ["*.pyi"]},
     install_requires=s["requirements"].split(),
-    extras_require={"dev": s["dev_requirements"].split()},
+    extras_require={
+        "dev": s["dev_requirements"].split(),
+        "signals": s["signals_requirements"].split(),
+    },
     entry_points={"console_scripts": s["console_scripts"].split()},
     zip_safe=False,
 )
