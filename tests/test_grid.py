@@ -437,7 +437,15 @@ def test_a_damaged_result_is_named_by_the_table(done, tmp_path):
     victim = tmp_path / "results/SEED__svm__seed0.json"
     victim.write_text(victim.read_text()[:200])
     run = subprocess.run(
-        [BIN / "emo", "tables", tmp_path / "results", "--out", tmp_path / "out"],
+        [
+            BIN / "emo",
+            "tables",
+            tmp_path / "results",
+            "--table",
+            "msmae.table2",
+            "--out",
+            tmp_path / "out",
+        ],
         capture_output=True,
         text=True,
     )
@@ -486,7 +494,7 @@ def test_the_papers_configuration_plans_every_cell(repo, tmp_path):
     jobs = next(line for line in output.splitlines() if line.startswith("total ")).split()[1]
     assert f"msmae: {jobs} jobs" in output
     assert f"{cells} cells" in output
-    assert " h of one core" in output
+    assert re.search(r"in all +[\d.,]+ h", output)
 
 
 def test_real_recordings_by_configuration_alone(repo, tmp_path):
@@ -771,7 +779,7 @@ import sys, time
 from pathlib import Path
 from emo_lib.run import cells
 
-with cells._sole_use(Path(sys.argv[1])):
+with cells.sole_use(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """

@@ -530,9 +530,9 @@ def _timing_lines(table, speeds):
     yield f"From one epoch of each model on random samples ({mode}, {_device_words()}), times"
     yield f"{n_samples}."
     age = max(time.time() - min(speeds.times), 0)
-    busy = "BUSY: timings made now are too large and not kept" if speeds.is_busy else "idle"
-    load = f"Load of this machine now: {speeds.load:.1f} ({busy})."
-    yield f"Oldest timing: {duration(age)} ago. {load}"
+    yield f"Oldest timing: {duration(age)} ago. Load of this machine now: {speeds.load:.1f}."
+    if speeds.is_busy:
+        yield "BUSY: timings made now are too large, and are not kept."
     yield "Not included: twins, features, views, reports, starting kernels, early stopping."
 
 
