@@ -218,7 +218,7 @@ def check_missing(spec, samples, folds):
                 )
 
 # %% ../../nbs/run/60_cells.ipynb #adec72ce
-def score_fold(spec, samples, fold, model, n_classes):
+def score_fold(spec, samples, fold, model):
     """Test a fitted model on one fold.
 
     Parameters
@@ -229,7 +229,6 @@ def score_fold(spec, samples, fold, model, n_classes):
     fold : Fold
     model : estimator
         Fitted.
-    n_classes : int
 
     Returns
     -------
@@ -246,7 +245,6 @@ def score_fold(spec, samples, fold, model, n_classes):
         missing.append({"k": k, **score(predictions.assign(predicted=predicted))})
     result = fold_result(
         predictions,
-        n_classes,
         names=fold.names,
         seed=fitting_seed(spec, fold, model.needs),
         n_train=len(fold.train),
@@ -384,7 +382,7 @@ def run_folds(spec, samples, folds, n_classes, store, pool=None):
         if done[i]:
             continue
         start = time.perf_counter()
-        result, predictions = score_fold(spec, own_scale, fold, model, n_classes)
+        result, predictions = score_fold(spec, own_scale, fold, model)
         seconds = round(share + time.perf_counter() - start, 3)
         done[i] = result.model_copy(update={"seconds": seconds}), predictions
         store.save(fold, *done[i])
