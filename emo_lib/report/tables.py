@@ -33,7 +33,13 @@ from emo_lib.report.rows import (
     title_of,
     with_reference,
 )
-from .statistics import compare_table, holm
+from emo_lib.report.statistics import (
+    MIN_RANKED_ROWS,
+    compare_table,
+    holm,
+    rank_rows,
+    why_no_ranks,
+)
 from ..run.results import SCORES, ResultError, over_subjects
 
 # %% ../../nbs/report/30_tables.ipynb #b27c9f72
@@ -406,6 +412,42 @@ def _blocks_of(long, study, columns):
         blocks.append((f"{place}, in %{remark}", _text_block(part, columns, study)))
     return blocks
 
+# %% ../../nbs/report/30_tables.ipynb #2b9c41f7
+def _rank_dataset(frame):
+    "(Ranking or None, a sentence) on the rows of one data set."
+    groups = dict(list(frame.groupby("row", sort=False)))
+    if len(groups) < MIN_RANKED_ROWS:
+        return None, ""
+    tested = [_tested_folds(group, None) for group in groups.values()]
+    if any(folds != tested[0] for folds in tested):
+        return None, "No mean ranks: the rows have different subjects, folds or seeds."
+    scores = frame.pivot_table(index="subject", columns="row", values="accuracy", sort=False)
+    if reason := why_no_ranks(scores):
+        return None, reason
+    ranking = rank_rows(scores)
+    return ranking, _describe_ranking(ranking)
+
+
+def _describe_ranking(ranking):
+    "The Friedman test and the mean ranks as a sentence."
+    ranks = ", ".join(f"{row} {rank:.2f}" for row, rank in ranking.mean_rank.items())
+    return (
+        f"Friedman test of {len(ranking.mean_rank)} rows on {ranking.n} subjects: "
+        f"p = {ranking.friedman_p:.2g}. Mean ranks (1 = best): {ranks}."
+    )
+
+
+def _rank_datasets(frame, study):
+    "({data set: Ranking}, {data set: sentence}); empty for a study of levels."
+    rankings, sentences = {}, {}
+    if study.level is not None:
+        return rankings, sentences
+    for dataset, part in frame.groupby("dataset", sort=False):
+        ranking, sentences[dataset] = _rank_dataset(part)
+        if ranking is not None:
+            rankings[dataset] = ranking
+    return rankings, sentences
+
 # %% ../../nbs/report/30_tables.ipynb #15a62d58
 def _named_caveats(caveats, names):
     "The distinct caveats of several results; one that not all have begins with their names."
@@ -561,6 +603,8 @@ class Table:
         The results that were given and are not shown, with the reasons.
     long : DataFrame
         See `summarise`.
+    rankings : dict of str to Ranking
+        Per data set whose rows can be ranked.
     """
 
     id: str
@@ -571,6 +615,7 @@ class Table:
     provenance: list
     left_out: list
     long: pd.DataFrame
+    rankings: dict
 
 # %% ../../nbs/report/30_tables.ipynb #18cb4e96
 def _lead_of(long, study, shows_spreads):
@@ -650,7 +695,9 @@ def comparison(results, study, reference=ITS_OWN):
     index = sorted(frame["result"].unique())
     without_level = [(r, _NO_LEVEL) for i, r in enumerate(chosen) if i not in index]
     shown = [chosen[i] for i in index]
+    rankings, ranks = _rank_datasets(frame, study)
     caveats, provenance = _describe_results(shown, _name_results(frame, study), long, study)
+    caveats = [(name, [*lines, *filter(None, [ranks.get(name)])]) for name, lines in caveats]
     return Table(
         id=study.id,
         title=_title_text(long, study),
@@ -660,6 +707,7 @@ def comparison(results, study, reference=ITS_OWN):
         provenance=provenance,
         left_out=reason_lines([*selection.left_out, *without_level]),
         long=long,
+        rankings=rankings,
     )
 
 
