@@ -29,8 +29,8 @@ def fit_scaler(rows):
 
 
 def standardise(scaler, rows):
-    "`rows` on the scale of a fitted scaler; NaN becomes 0."
-    return np.nan_to_num(scaler.transform(rows), nan=0.0)
+    "`rows` on the scale of a fitted scaler, in place; NaN becomes 0."
+    return np.nan_to_num(scaler.transform(rows, copy=False), copy=False, nan=0.0)
 
 # %% ../../nbs/models/20_svm.ipynb #e4027d68
 def distances(machine, rows, n_classes):

@@ -157,7 +157,9 @@ def _clean_eeg(samples, kind, channels):
     bare = (samples.steps & ~samples.there.any(2)).any(1)
     if bare.any():
         raise ValueError(f"{kind} {bare.argmax()} has no valid channel; drop such {kind}s")
-    eeg = np.where(samples.there[..., None], samples.eeg, np.float32(0))
+    eeg = samples.eeg
+    if not samples.there.all():
+        eeg = np.where(samples.there[..., None], eeg, np.float32(0))
     return replace(samples, eeg=eeg, channels=channels)
 
 
