@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 from sklearn.ensemble import RandomForestClassifier
 
 import emo_lib as emo
-from emo_lib.models.plugins import EstimatorAdapter, ModuleAdapter, PluginError
+from emo_lib.models.plugins import EstimatorAdapter, ModuleAdapter, PluginError, import_class
 from emo_lib.run.evaluate import evaluate
 from emo_lib.run.results import read_result
 
@@ -63,7 +64,8 @@ def test_reading_a_result_imports_nothing(features, forest, tmp_path):
     emo.run_cell(cell(features, f"{forest}:Forest", hyper=hyper, out=out), progress=False)
     trace = forest.with_suffix(".imported")
     trace.unlink()
-    sys.modules.pop("my_forest")
+    for name in [name for name in sys.modules if name.startswith("my_forest")]:
+        del sys.modules[name]
     assert read_result(out)[0].spec.model == f"{forest}:Forest"
     assert not trace.exists()
 
@@ -109,6 +111,73 @@ def test_wrong_shape_and_writing_into_the_input_are_refused():
         EstimatorAdapter(n_classes=3, estimator=Wide(5)).fit(X, y).predict(X)
     with pytest.raises(PluginError, match="leaves its input alone"):
         EstimatorAdapter(n_classes=3, estimator=Writer(5)).fit(X, y)
+
+
+class Misbehaving(RandomForestClassifier):
+    "A forest with one fault, named by `fault`."
+
+    def __init__(self, fault="", n_estimators=5):
+        super().__init__(n_estimators)
+        self.fault = fault
+
+    def fit(self, X, y):
+        if self.fault == "raises":
+            raise RuntimeError("out of trees")
+        super().fit(X, y)
+        if self.fault == "words":
+            self.classes_ = np.array(["sad", "neutral", "happy"])
+        return self
+
+    def predict_proba(self, X):
+        p = super().predict_proba(X)
+        changed = {"votes": 5 * p, "signs": p - 0.5, "nan": p * np.nan}
+        return changed.get(self.fault, p)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("raises", "Misbehaving: fit raised RuntimeError: out of trees"),
+        ("words", "expected classes_ among the class numbers 0 to 2 that fit was given"),
+        ("votes", "expected probabilities from 0 to 1, found 5.0"),
+        ("signs", "expected probabilities from 0 to 1, found -0.5"),
+        ("nan", "expected probabilities from 0 to 1, found nan"),
+    ],
+)
+def test_what_is_no_distribution_over_the_classes_is_refused(fault, words):
+    X = np.zeros((30, 62, 5), "float32")
+    X[:, 0, 0] = np.arange(30) % 3
+    y = np.arange(30) % 3
+    with pytest.raises(PluginError, match=words):
+        EstimatorAdapter(n_classes=3, estimator=Misbehaving(fault)).fit(X, y).predict(X)
+
+
+def test_a_file_named_like_a_package_does_not_replace_it(tmp_path):
+    file = tmp_path / "sklearn.py"
+    file.write_text("class Mine:\n    pass\n")
+    before = sys.modules["sklearn"]
+    assert import_class(f"{file}:Mine").__name__ == "Mine"
+    assert sys.modules["sklearn"] is before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"protocol": None}, "protocol: expected a name in PROTOCOLS or a Protocol, found None"),
+        ({"samples": {"kind": "trail"}}, "samples: kind: expected 'window', 'sequence' or 'trial'"),
+        ({"features": np.zeros((9, 62, 5))}, "features: expected a feature set"),
+    ],
+)
+def test_evaluate_names_the_argument_that_is_wrong(features, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        evaluate(RandomForestClassifier(), **{"features": features} | arguments)
+
+
+def test_windows_that_are_listed_twice_are_refused(features):
+    once = emo.load_features(features).load()
+    twice = xr.concat([once, once], "window", combine_attrs="override")
+    with pytest.raises(ValueError, match="expected each window once, found 450 again"):
+        evaluate(RandomForestClassifier(), twice)
 
 
 def test_evaluate_equals_the_cell_of_the_same_model(features, tmp_path):

@@ -355,7 +355,10 @@ def test_doubles_and_two_labels_are_refused_where_time_counts():
     ):
         with pytest.raises(ValueError, match=words):
             make_samples(changed, "sequence", 2)
+    for changed in (overlapping, labels):
         assert len(make_samples(changed)) == changed.sizes["window"]
+    with pytest.raises(ValueError, match=place + "expected each window once, found 1 again"):
+        make_samples(double)
 
 
 GAPS = [dict(short="drop"), dict(short="pad"), dict(short="repeat"), dict(stride=2)]

@@ -53,10 +53,12 @@ class SubjectLists(NewSubjects):
         listed = [subject for part in parts.values() for subject in part]
         missing = [subject for subject in listed if subject not in held]
         if missing:
+            remedy = "list subjects of the data"
+            if set(listed) in ({*range(len(listed))}, {*range(1, len(listed) + 1)}):
+                remedy = f"use all subjects (a synthetic twin: emo twin --subjects {len(listed)})"
             raise ValueError(
                 f"expected subjects {_ranges(listed)}, found {_ranges(held)}: subjects "
-                f"{_ranges(missing)} are missing; use all subjects (a synthetic twin: "
-                f"emo twin --subjects {len(listed)})"
+                f"{_ranges(missing)} are missing; {remedy}"
             )
         n_unused = len(set(held) - set(listed))
         caveats = (f"{n_unused} of {len(held)} subjects are in no part",) if n_unused else ()

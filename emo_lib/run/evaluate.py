@@ -17,6 +17,7 @@ from ..base.montage import CHANNELS
 from ..base.parameters import explain
 from ..models.plugins import adapt_model, source_digest
 from ..models.registry import is_plugin
+from ..protocols.folds import Protocol
 from emo_lib.run.cells import (
     check_outputs,
     compute_cell,
@@ -131,6 +132,10 @@ def _protocol_settings(protocol, options):
     "(name, options) of a protocol that is given by name or as an object."
     if isinstance(protocol, str):
         return protocol, options or {}
+    if not isinstance(protocol, Protocol):
+        raise ValueError(
+            f"protocol: expected a name in PROTOCOLS or a Protocol, found {protocol!r}"
+        )
     if options:
         raise ValueError("options: expected None beside a protocol object, which has its own")
     return protocol.name, protocol.model_dump(mode="json")
@@ -138,10 +143,19 @@ def _protocol_settings(protocol, options):
 
 def _samples_of(features, settings):
     "(folder, Samples, classes) of a feature set, or of a folder of one."
+    if not isinstance(features, (xr.Dataset, str, Path)):
+        raise ValueError(
+            "features: expected a feature set (xarray.Dataset) or the folder of one, found "
+            f"{type(features).__name__}"
+        )
+    try:
+        settings = SampleSettings.model_validate(settings)
+    except ValidationError as error:
+        raise ValueError(f"samples: {explain(error, SampleSettings.model_fields)}") from error
     is_set = isinstance(features, xr.Dataset)
     folder = IN_MEMORY if is_set else Path(features)
     found = features if is_set else load_features(folder)
-    samples = make_samples(found, **SampleSettings.model_validate(settings).model_dump())
+    samples = make_samples(found, **settings.model_dump())
     return folder, samples, json.loads(found.attrs["classes"])
 
 

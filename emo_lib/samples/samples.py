@@ -433,6 +433,7 @@ def _arrays(features, settings, index):
 def _rows_of_samples(meta, settings):
     "int array (sample, step) of row numbers, and caveats (list of str)."
     if settings.kind == "window":
+        _check_once(meta)
         return np.arange(len(meta))[:, None], []
     trials, hop = windows_of_trials(meta)
     if settings.kind == "trial":
@@ -442,6 +443,18 @@ def _rows_of_samples(meta, settings):
     index = cut_trials(parts, settings, "parts of trials" if n_gaps else "trials")
     n_kept = len(meta.iloc[index[:, 0]][TRIAL].drop_duplicates())
     return index, _gap_caveats(n_gaps) + _short_caveats(n_kept, len(trials))
+
+
+def _check_once(meta):
+    "ValueError that names the first window that is listed twice."
+    repeated = meta.duplicated([*TRIAL, "start_s"])
+    if repeated.any():
+        row = repeated.to_numpy().argmax()
+        raise ValueError(
+            f"features of {meta.attrs['dataset']}: {_named(meta, row)}: expected each window once, "
+            f"found {repeated.sum()} again, the first at {meta['start_s'].iloc[row]:g} s; drop the "
+            "repetitions"
+        )
 
 
 def _short_caveats(n_kept, n_trials):
