@@ -68,9 +68,12 @@ def import_class(name):
     try:
         module = _import_module(place)
     except Exception as error:  # a foreign module can raise anything
+        remedy = "install it, or name its file as path/to/file.py:Class"
+        if place.endswith(".py"):
+            remedy = "check the path, correct the file, or install what it imports"
         raise PluginError(
             f"{name}: expected a module that imports, found {type(error).__name__}: {error}; "
-            "install it, or name its file as path/to/file.py:Class"
+            f"{remedy}"
         ) from error
     found = getattr(module, class_name, None)
     if not isinstance(found, type):

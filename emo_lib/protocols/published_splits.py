@@ -50,10 +50,10 @@ class PublishedSplit(Protocol):
         """Yield the sides of the published folds; see `Protocol`."""
         dataset = meta.attrs.get("dataset")
         if dataset not in self.made_of:
-            found = "no name of a data set" if dataset is None else dataset
+            found = "no name of a data set in meta.attrs" if dataset is None else dataset
             raise ValueError(
-                f"{self.name} is a split of {', '.join(self.made_of)}; found {found} in "
-                "meta.attrs['dataset']; use another protocol or other data"
+                f"{self.name} is a split of {', '.join(self.made_of)}; found {found}; use another "
+                "protocol or other data"
             )
         protocol = self.made_of[dataset].model_copy(update={"seed": self.seed})
         caveats = tuple(self._caveats(meta, dataset))
