@@ -66,8 +66,9 @@ class LinearSVM(Classifier):
     def _fit(self, train, val, adapt):
         rows = as_rows(*train.as_windows())
         self.scaler_ = fit_scaler(rows)
-        machine = LinearSVC(C=self.C, dual=False)
-        self.svm_ = machine.fit(standardise(self.scaler_, rows), train.label)
+        # liblinear would convert to float64 itself and hold both copies
+        rows = standardise(self.scaler_, rows).astype(np.float64)
+        self.svm_ = LinearSVC(C=self.C, dual=False).fit(rows, train.label)
 
     def _distances(self, samples):
         "Distances (sample, class) to the planes."
