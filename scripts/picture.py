@@ -81,7 +81,7 @@ def main():
     maps, folds, scores = figure.subfigures(1, 3, width_ratios=(1.15, 1.15, 0.8))
     maps.suptitle("differential entropy, beta band, SYNTHETIC twin", fontsize=11)
     draw_maps(features, maps.subplots(1, 3))
-    folds.suptitle("protocols: train (blue), test (orange), not used", fontsize=11)
+    folds.suptitle("protocols: train blue, test orange, unused grey", fontsize=11)
     for protocol, axis in zip(("cross_session", "loso"), folds.subplots(1, 2, sharey=True)):
         draw_fold(features, protocol, axis)
     scores.suptitle("cross_session, SYNTHETIC twin", fontsize=11)
