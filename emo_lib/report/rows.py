@@ -17,7 +17,7 @@ from ..base.errors import Problem
 from ..models.registry import MODELS
 from ..protocols.registry import PROTOCOLS
 from .printed import Study
-from ..run.results import SCORES, ResultError, conflicts, fold_name
+from ..run.results import FIT_SCORES, SCORES, ResultError, conflicts, fold_name
 
 # %% ../../nbs/report/20_rows.ipynb #356a4712
 def conditions(result):
@@ -545,7 +545,7 @@ def _observe(result, row, study):
             "row": "" if study.level == "pre-training" else row.label,
             "seed": result.spec.seed,
             "split": _split_label(fold.names),
-            **{k: tested[k] for k in ("fold", "subject", *SCORES, *TRIAL_SCORES)},
+            **{k: tested[k] for k in ("fold", "subject", *SCORES, *TRIAL_SCORES, *FIT_SCORES)},
         }
         for level in _levels_of(result, fold, title, study):
             changes = level.changes or {}
@@ -607,7 +607,7 @@ def observations(results, study):
     DataFrame
         One row per result, fold, tested subject and level: dataset, model (the row's key), row
         (its label), level, place (its order), seed, fold, split, subject, the three scores as
-        fractions, those of whole trials, result (index).
+        fractions, those of whole trials, train_accuracy and val_accuracy, result (index).
 
     Raises
     ------

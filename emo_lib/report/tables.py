@@ -18,6 +18,7 @@ import pandas as pd
 
 from ..base.errors import Problem
 from ..base.store import atomic_path
+from .convergence import why_not_converged
 from .printed import PrintedRow, Study
 from emo_lib.report.rows import (
     TRIAL_SCORES,
@@ -40,7 +41,7 @@ from emo_lib.report.statistics import (
     rank_rows,
     why_no_ranks,
 )
-from ..run.results import SCORES, ResultError, over_subjects
+from ..run.results import FIT_SCORES, SCORES, ResultError, over_subjects
 
 # %% ../../nbs/report/30_tables.ipynb #b27c9f72
 def _summarise_scores(frame):
@@ -51,6 +52,8 @@ def _summarise_scores(frame):
     }
     for score in (*SCORES, *TRIAL_SCORES):
         columns[f"{score}_mean"], columns[f"{score}_std"], _ = over_subjects(frame, score)
+    for score in FIT_SCORES:
+        columns[f"{score}_mean"] = frame[score].astype(float).mean()
     return columns | _over_seeds(frame)
 
 
@@ -209,9 +212,10 @@ def summarise(results, study):
     -------
     DataFrame
         One line per data set, row and level, scores as fractions. `*_mean` and `*_std` (ddof 1)
-        are over subjects, `trial_*` those of whole trials, `accuracy_std_seeds` the spread of the
-        mean over seeds; `difference`, its 95 % interval `low` to `high`, the matched-pairs rank
-        correlation `effect`, the `detectable` difference and `p*` compare with the `reference`;
+        are over subjects, `trial_*` those of whole trials, `train_accuracy_mean` and
+        `val_accuracy_mean` over folds, `accuracy_std_seeds` the spread of the mean over seeds;
+        `difference`, its 95 % interval `low` to `high`, the matched-pairs rank correlation
+        `effect`, the `detectable` difference and `p*` compare with the `reference`;
         `p_holm` is corrected for all tests of the table; `permutation_p` is the test against
         chance of a row made of one result; `paper_*` are the printed numbers.
     """
@@ -308,6 +312,7 @@ def _kind_of_lines(long):
 
 
 CHANCE = "p against chance (permuted trials)"
+FIT_COLUMNS = ("training accuracy", "validation accuracy")
 
 
 def _entries(line, study):
@@ -323,6 +328,8 @@ def _entries(line, study):
         "mean accuracy": percent(line.accuracy_mean),
         "std over subjects": percent(line.accuracy_std),
         "std over seeds": percent(line.accuracy_std_seeds, digits=2),
+        "training accuracy": percent(line.train_accuracy_mean),
+        "validation accuracy": percent(line.val_accuracy_mean),
         "subjects": str(line.n_subjects),
         "seeds": f"{line.n_seeds} ({line.seeds})",
         "difference (points)": change,
@@ -350,19 +357,21 @@ def _columns_of(study, is_tested):
     if study.level is not None:
         model = [] if study.level == "pre-training" else ["model"]
         difference = ["difference (points)"] if is_tested else []
-        scores = ["accuracy", "balanced accuracy", "subjects"]
+        scores = ["accuracy", "balanced accuracy", *FIT_COLUMNS, "subjects"]
         return [*model, study.heading, *scores, *difference, *test]
     if _shows_spreads(study):
         spreads = ["std over subjects", "std over seeds"]
-        return ["model", "mean accuracy", *spreads, "subjects", "seeds", *test]
+        return ["model", "mean accuracy", *spreads, *FIT_COLUMNS, "subjects", "seeds", *test]
     difference = ["difference (points)"] if is_tested else []
-    scores = ["balanced accuracy", "accuracy", "subjects", CHANCE]
+    scores = ["balanced accuracy", "accuracy", *FIT_COLUMNS, "subjects", CHANCE]
     return ["model", *scores, *difference, *test]
 
 
 def _text_block(long, columns, study):
     "DataFrame of text with a row per line of `long`."
     block = pd.DataFrame([_entries(line, study) for line in long.itertuples()])[columns]
+    known = [long[f"{score}_mean"].notna().any() for score in FIT_SCORES]
+    block = block.drop(columns=[name for name, is_known in zip(FIT_COLUMNS, known) if not is_known])
     if study.reference is None:
         return block
     return block.rename(columns={"p": f"p against {reference_title(study)}"})
@@ -375,7 +384,8 @@ def _printed_block(long, study):
     for dataset, part in long.groupby("dataset", sort=False):
         has_synthetic = "synthetic" in set(part["data"])
         paper = f"paper, on real {dataset}" if has_synthetic else "paper"
-        block = _text_block(part, ["model", "paper", "accuracy", "subjects", *test], study)
+        columns = ["model", "paper", "accuracy", *FIT_COLUMNS, "subjects", *test]
+        block = _text_block(part, columns, study)
         block.columns = [
             "model",
             f"{dataset}: {paper}",
@@ -546,6 +556,15 @@ def _list_missing_numbers(results, long):
     return notes
 
 
+def _list_not_converged(results, names):
+    "The rows that are not trained to convergence, list of str; names : see `_name_results`."
+    folds = {}
+    for result, name in zip(results, names):
+        folds.setdefault(name, []).extend(result.folds)
+    reasons = {name: why_not_converged(of_name) for name, of_name in folds.items()}
+    return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+
+
 def _list_caveats(results, names, long, study):
     "All caveats of one data set, list of str. long : its lines; names : see `_name_results`."
     sources = [r.provenance.pretrained_on for r in results if r.provenance.pretrained_on]
@@ -557,6 +576,7 @@ def _list_caveats(results, names, long, study):
         *(_describe_parameters(result, study) for result in results),
         *(f"pre-trained on {source.dataset} ({_kind_of_data(source.data)})" for source in sources),
         *_list_missing_numbers(results, long),
+        *_list_not_converged(results, names),
         *(text for dataset, text in study.notes if dataset == long["dataset"].iloc[0]),
     ]
     return list(dict.fromkeys(filter(None, lines)))

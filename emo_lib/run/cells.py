@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REPOSITORY_FOLDER', 'PACKAGES', 'REQUIRED_ATTRIBUTES', 'NOT_IN_KEY', 'provenance', 'read_samples', 'check_missing',
-           'score_fold', 'FoldStore', 'run_folds', 'caveats_of', 'check_writable', 'check_outputs', 'sole_use',
-           'finished_cell', 'refuse_other_result', 'compute_cell', 'keep_result', 'run_cell', 'run_cells',
+           'accuracy_on', 'score_fold', 'FoldStore', 'run_folds', 'caveats_of', 'check_writable', 'check_outputs',
+           'sole_use', 'finished_cell', 'refuse_other_result', 'compute_cell', 'keep_result', 'run_cell', 'run_cells',
            'pretrain_cell']
 
 # %% ../../nbs/run/60_cells.ipynb #7ac8c73b
@@ -218,6 +218,25 @@ def check_missing(spec, samples, folds):
                 )
 
 # %% ../../nbs/run/60_cells.ipynb #adec72ce
+def accuracy_on(model, samples):
+    """The accuracy of a fitted model, None without samples.
+
+    Parameters
+    ----------
+    model : estimator
+    samples : Samples
+        With labels, which the model does not see.
+
+    Returns
+    -------
+    float or None
+    """
+    if not len(samples):
+        return None
+    predicted = model.predict(samples.without_labels())
+    return float((predicted == samples.label).mean())
+
+
 def score_fold(spec, samples, fold, model):
     """Test a fitted model on one fold.
 
@@ -377,6 +396,10 @@ def run_folds(spec, samples, folds, n_classes, store, pool=None):
         return done
     start = time.perf_counter()
     model, own_scale = fit_group(spec, samples, folds, n_classes, pool)
+    learnt = {
+        "train_accuracy": accuracy_on(model, own_scale[folds[0].train]),
+        "val_accuracy": accuracy_on(model, own_scale[folds[0].val]),
+    }
     share = (time.perf_counter() - start) / len(folds)
     for i, fold in enumerate(folds):
         if done[i]:
@@ -384,7 +407,7 @@ def run_folds(spec, samples, folds, n_classes, store, pool=None):
         start = time.perf_counter()
         result, predictions = score_fold(spec, own_scale, fold, model)
         seconds = round(share + time.perf_counter() - start, 3)
-        done[i] = result.model_copy(update={"seconds": seconds}), predictions
+        done[i] = result.model_copy(update={"seconds": seconds, **learnt}), predictions
         store.save(fold, *done[i])
     return done
 
