@@ -56,6 +56,15 @@ def pytest_collect_file(parent, file_path):
         return NotebookFile.from_parent(parent, path=file_path)
 
 
+# a worker that begins one of these last keeps the other worker waiting
+LONGEST = ("tests/test_grid.py", "nbs/papers/", "nbs/models/70_msmae", "tests/test_seed")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest modules first, the others in their order."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def repo():
     return ROOT
