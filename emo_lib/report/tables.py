@@ -230,12 +230,11 @@ def _long_form(frame, results, study):
     lines = []
     for key, group in groups.items():
         model = group["model"].iloc[0]
-        line = _describe_origin([results[i] for i in group["result"].unique()], model)
-        line |= {"row": key.row, "level": key.level}
-        line |= _summarise_scores(group)
-        line |= _paired_test(key, groups, rows, study)
-        line |= _printed_numbers(key.dataset, model, study)
-        lines.append(line)
+        origin = _describe_origin([results[i] for i in group["result"].unique()], model)
+        place = {"row": key.row, "level": key.level}
+        test = _paired_test(key, groups, rows, study)
+        printed = _printed_numbers(key.dataset, model, study)
+        lines.append(origin | place | _summarise_scores(group) | test | printed)
     long = pd.DataFrame(lines)
     is_tested = long["p"].notna() & (long["p_n"] != 1)
     long["p_holm"] = holm(long["p"].where(is_tested).astype(float))

@@ -396,20 +396,25 @@ def run_folds(spec, samples, folds, n_classes, store, pool=None):
         return done
     start = time.perf_counter()
     model, own_scale = fit_group(spec, samples, folds, n_classes, pool)
-    learnt = {
-        "train_accuracy": accuracy_on(model, own_scale[folds[0].train]),
-        "val_accuracy": accuracy_on(model, own_scale[folds[0].val]),
-    }
+    learnt = _accuracies_of_fit(model, own_scale, folds[0])
     share = (time.perf_counter() - start) / len(folds)
     for i, fold in enumerate(folds):
         if done[i]:
             continue
         start = time.perf_counter()
         result, predictions = score_fold(spec, own_scale, fold, model)
-        seconds = round(share + time.perf_counter() - start, 3)
-        done[i] = result.model_copy(update={"seconds": seconds, **learnt}), predictions
+        about = learnt | {"seconds": round(share + time.perf_counter() - start, 3)}
+        done[i] = result.model_copy(update=about), predictions
         store.save(fold, *done[i])
     return done
+
+
+def _accuracies_of_fit(model, samples, fold):
+    "{field of FoldResult: accuracy} on the samples that a fold was fitted and validated on."
+    return {
+        "train_accuracy": accuracy_on(model, samples[fold.train]),
+        "val_accuracy": accuracy_on(model, samples[fold.val]),
+    }
 
 # %% ../../nbs/run/60_cells.ipynb #dbcf695a
 def _compare_with_chance(spec, predictions):

@@ -92,6 +92,12 @@ def own_pool(samples, fold):
 def other_pool(spec, samples):
     """The Pool of the data set in `spec.pretrain_on`, in the channels of `samples`.
 
+    Parameters
+    ----------
+    spec : CellSpec
+    samples : Samples
+        All samples of the cell.
+
     Returns
     -------
     Pool or None
