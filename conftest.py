@@ -3,8 +3,8 @@
 nbs/jobs is run by papermill in test_grid.py, nbs/bench by `make bench`.
 """
 
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,23 +18,37 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("EMO_ARITHMETIC", "native")
 # fingerprints of test files stay out of the user's cache
 os.environ.setdefault("EMO_CACHE", str(Path(tempfile.gettempdir()) / "emo_lib-tests"))
-RUN = """
-import sys
-from pathlib import Path
-from nbdev.test import test_nb
-passed, seconds = test_nb(Path(sys.argv[1]))
-sys.exit(not passed)
-"""
+# each notebook has a process of its own, forked from one that has imported what most need
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["nbdev.test", "torch", "sklearn.svm", "plotly.graph_objects", "xarray"]
+)
+
+
+def run_notebook(path, log):
+    """Run a notebook in this process; all that it prints goes to the file `log`."""
+    os.chdir(ROOT)
+    with open(log, "w") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    from nbdev.test import test_nb
+
+    passed, _ = test_nb(path)
+    sys.exit(not passed)
 
 
 class Notebook(pytest.Item):
     """One notebook; a failure shows the notebook's own traceback."""
 
     def runtest(self):
-        line = [sys.executable, "-c", RUN, str(self.path)]
-        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
-        if done.returncode:
-            raise AssertionError(done.stderr[-6000:] or done.stdout[-6000:])
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "log"
+            log.touch()
+            process = FORKS.Process(target=run_notebook, args=(self.path, log))
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise AssertionError(log.read_text(errors="replace")[-6000:])
 
     def repr_failure(self, excinfo):
         return str(excinfo.value)
