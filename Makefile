@@ -14,7 +14,7 @@ help:
 	@echo "make grid CONFIG=workflow/config/msmae.yaml    the same for another configuration"
 	@echo "make plan CONFIG=workflow/config/msmae.yaml    its jobs, and an estimate of the hours on this machine"
 	@echo "make test       every notebook and every test, the style included"
-	@echo "make test-fast  the tests without notebooks and without the grid"
+	@echo "make test-fast  a part of the tests, in two minutes: no notebooks, no grid, no training, no whole twins"
 	@echo "make lab        JupyterLab"
 	@echo "make bench      run the benchmark notebooks and print their tables"
 	@echo "make nbs        format, export, execute and clean the notebooks after editing them"

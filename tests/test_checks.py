@@ -25,6 +25,8 @@ from emo_lib.data.identity_checks import _describe_renumbering, _text_orders, ch
 from emo_lib.data.value_checks import _looks_at_source, _raw_signals, look, signal_faults
 from emo_lib.twins.twin import write_twin
 
+pytestmark = pytest.mark.slow  # writes or reads whole twins
+
 STEMS = SPECS["SEED"].file_stems
 rng = np.random.default_rng(0)
 

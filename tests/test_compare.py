@@ -29,6 +29,8 @@ from emo_lib.signals.features import BANDS_MSMAE
 from emo_lib.signals.smoothing import lds
 from emo_lib.twins.twin import write_twin
 
+pytestmark = pytest.mark.slow  # writes or reads whole twins
+
 WINDOWS = {trial: 8 + trial % 3 for trial in range(1, 16)}
 
 

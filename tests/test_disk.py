@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # writes or reads whole twins
+
 BIN = Path(sys.executable).parent
 
 

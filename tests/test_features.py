@@ -29,6 +29,8 @@ from emo_lib.samples.featuresets import (
 from emo_lib.signals.features import band_bins, band_variance, differential_entropy, psd
 from emo_lib.signals.smoothing import lds, moving_average
 
+pytestmark = pytest.mark.slow  # writes or reads whole twins
+
 rng = np.random.default_rng(0)
 METHODS = ("variance", "psd", "seed_vii")
 

@@ -119,6 +119,7 @@ def test_validation_does_not_depend_on_the_test_session_but_on_the_seed():
     assert rows != validation_rows(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
 def test_labelled_trials_are_nested_whole_and_leave_the_pool_alone(fraction):
     meta = table(feature="de_LDS")
@@ -563,6 +564,7 @@ def test_folds_come_again_and_depend_on_no_order_of_rows(name, dataset):
         assert sorted(shuffled.index[getattr(other, part)]) == getattr(first, part).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, dataset", CASES)
 def test_validation_is_drawn_from_training_trials(name, dataset):
     if any(len(fold.val) for fold in folds_of(name, dataset)) and name != "adabrain-cross":
@@ -577,6 +579,7 @@ def test_validation_is_drawn_from_training_trials(name, dataset):
         assert len(fold.train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, dataset", CASES)
 def test_a_shard_has_the_training_side_of_the_whole_and_tests_its_subjects(name, dataset):
     meta = data_of(name, dataset)
@@ -593,6 +596,7 @@ def test_a_shard_has_the_training_side_of_the_whole_and_tests_its_subjects(name,
     assert all(sorted(rows[key]) == whole[key].test.tolist() for key in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, dataset", CASES)
 def test_pools_hold_what_the_scope_says(name, dataset):
     meta = data_of(name, dataset)
@@ -632,6 +636,7 @@ def test_names_of_pools_tell_protocols_and_their_parameters_apart():
     assert few.pool_words == make_protocol("loso").pool_words  # labels do not change a pool
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, dataset", CASES)
 def test_keys_hold_for_equal_fits_only(name, dataset):
     keys = {}
@@ -650,6 +655,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("name", [n for n in PROTOCOLS if n not in SPLITS] + ["seed-9-6"])
 def test_few_labels_are_a_part_of_training_and_change_nothing_else(name, limit):
@@ -680,6 +686,7 @@ def test_the_first_are_the_first_recorded():
     assert found == {2: [1, 1, 6], 1: [2, 2, 5], 0: [3, 3, 4]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["loso", "trial_order", "loto", "random_trials", "trial_blocks"])
 def test_another_subject_changes_no_draw(name):
     options = dict(trials_per_class=1) if name == "random_trials" else dict(val_fraction=0.3)

@@ -17,6 +17,8 @@ from emo_lib.data.cnt import write_cnt
 from emo_lib.data.datasets import LayoutError, open_dataset, verify
 from emo_lib.data.seed_vii import SeedViiReader, place_of
 
+pytestmark = pytest.mark.slow  # writes or reads whole twins
+
 VII = SPECS["SEED-VII"]
 WINDOWS = {k: 1 + k % 3 for k in place_of(VII)}
 KINDS = ("EEG_preprocessed", "EEG_features", "EYE_features")

@@ -25,6 +25,8 @@ from emo_lib.twins.brain import (
 from emo_lib.twins.layouts import MAT_HEADER
 from emo_lib.twins.twin import write_twin
 
+pytestmark = pytest.mark.slow  # writes or reads whole twins
+
 
 def digest(root):
     "{path: SHA-256} of all files of a folder."

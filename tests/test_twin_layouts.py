@@ -27,6 +27,8 @@ from emo_lib.twins.layouts import (
 from emo_lib.twins.recordings import raw_channels, recorded_bounds, recording_blocks
 from emo_lib.twins.twin import twin_set, write_twin
 
+pytestmark = pytest.mark.slow  # writes or reads whole twins
+
 # Seconds per trial that are no multiple of the window: the remainder must be dropped.
 SECONDS = {"SEED": 9, "SEED-IV": 9, "SEED-V": 9, "SEED-VII": 8.5, "FACED": 3}
 WITH_RECORDINGS = ("SEED", "SEED-V", "SEED-VII")

@@ -206,6 +206,7 @@ LONG_TEXT = b"\x80\x04\x8d" + struct.pack("<Q", 100_000) + b"x" * 100_000
 SHAPE_1000 = pickle.dumps(np.zeros(1000), 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [
