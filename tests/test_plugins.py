@@ -198,6 +198,22 @@ def test_a_torch_module_starts_each_fold_from_the_same_weights(features):
     assert before == json.dumps([p.tolist() for p in torch_module.parameters()])
 
 
+def test_a_module_that_writes_into_its_input_leaves_the_samples_alone():
+    from torch import nn
+
+    class Shifting(nn.Sequential):
+        def forward(self, x):
+            x -= 1
+            return super().forward(x)
+
+    X = np.random.default_rng(0).standard_normal((30, 62, 5)).astype("float32")
+    before = X.copy()
+    module = Shifting(nn.Flatten(), nn.Linear(310, 3))
+    model = ModuleAdapter(n_classes=3, module=module, epochs=1).fit(X, np.arange(30) % 3)
+    assert np.array_equal(model.predict_proba(X), model.predict_proba(X))
+    assert np.array_equal(X, before)
+
+
 def test_a_module_that_does_not_fit_is_refused_before_training():
     from torch import nn
 

@@ -158,7 +158,7 @@ def check_distributions(probabilities, shape, label):
             f"{sums.max():.3g}"
         )
 
-
+# %% ../../nbs/models/80_plugins.ipynb #3d95b6ea
 class EstimatorAdapter(Classifier):
     """A scikit-learn estimator as a model.
 
@@ -351,8 +351,8 @@ class ModuleAdapter(NetworkClassifier):
             )
 
     def prepare(self, samples):
-        """See NetworkClassifier."""
-        return (samples.as_windows()[0],)
+        """See NetworkClassifier; a copy, into which a foreign module may write."""
+        return (samples.as_windows()[0].copy(),)
 
 # %% ../../nbs/models/80_plugins.ipynb #fc06349d
 TRAINING = frozenset(option.name for option in fields(TrainingOptions))

@@ -77,16 +77,16 @@ def why_not_converged(folds):
     if mean >= PERFECT:
         return ""
     if mean < LEARNT and not any(fold.curve for fold in known):
-        return f"does not fit its training samples: accuracy {mean:.0%} on them"
+        return f"does not fit its training samples: accuracy {100 * mean:.0f} % on them"
     if mean < LEARNT:
         return (
-            f"not trained to convergence: accuracy {mean:.0%} on its training samples, "
-            f"{LEARNT:.0%} expected"
+            f"not trained to convergence: accuracy {100 * mean:.0f} % on its training samples, "
+            f"{100 * LEARNT:.0f} % expected"
         )
     n_improving = sum(is_improving(fold.curve) for fold in known)
     if 2 * n_improving > len(known):
         return (
             f"not trained to convergence: still improving at the end of {n_improving} of "
-            f"{len(known)} folds (accuracy {mean:.0%} on its training samples)"
+            f"{len(known)} folds (accuracy {100 * mean:.0f} % on its training samples)"
         )
     return ""

@@ -375,7 +375,7 @@ def _text_block(long, columns, study):
         return block
     return block.rename(columns={"p": f"p against {reference_title(study)}"})
 
-
+# %% ../../nbs/report/30_tables.ipynb #f2d81b06
 def _printed_block(long, study):
     "DataFrame of text: a row per model, the data sets side by side."
     test = [] if study.reference is None else ["p", "p, Holm"]
@@ -423,18 +423,18 @@ def _blocks_of(long, study, columns):
 
 # %% ../../nbs/report/30_tables.ipynb #2b9c41f7
 def _rank_dataset(frame):
-    "(Ranking or None, a sentence) on the rows of one data set."
+    "(Ranking or None, list of str for the notes) on the rows of one data set."
     groups = dict(list(frame.groupby("row", sort=False)))
     if len(groups) < MIN_RANKED_ROWS:
-        return None, ""
+        return None, []
     tested = [_tested_folds(group, None) for group in groups.values()]
     if any(folds != tested[0] for folds in tested):
-        return None, "No mean ranks: the rows have different subjects, folds or seeds."
+        return None, ["No mean ranks: the rows have different subjects, folds or seeds."]
     scores = frame.pivot_table(index="subject", columns="row", values="accuracy", sort=False)
     if reason := why_no_ranks(scores):
-        return None, reason
+        return None, [reason]
     ranking = rank_rows(scores)
-    return ranking, _describe_ranking(ranking)
+    return ranking, [_describe_ranking(ranking)]
 
 
 def _describe_ranking(ranking):
@@ -447,15 +447,15 @@ def _describe_ranking(ranking):
 
 
 def _rank_datasets(frame, study):
-    "({data set: Ranking}, {data set: sentence}); empty for a study of levels."
-    rankings, sentences = {}, {}
+    "({data set: Ranking}, {data set: list of str}); empty for a study of levels."
+    rankings, notes = {}, {}
     if study.level is not None:
-        return rankings, sentences
+        return rankings, notes
     for dataset, part in frame.groupby("dataset", sort=False):
-        ranking, sentences[dataset] = _rank_dataset(part)
+        ranking, notes[dataset] = _rank_dataset(part)
         if ranking is not None:
             rankings[dataset] = ranking
-    return rankings, sentences
+    return rankings, notes
 
 # %% ../../nbs/report/30_tables.ipynb #15a62d58
 def _named_caveats(caveats, names):
@@ -563,7 +563,7 @@ def _list_not_converged(results, names):
     reasons = {name: why_not_converged(of_name) for name, of_name in folds.items()}
     return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
 
-
+# %% ../../nbs/report/30_tables.ipynb #6c30d9f8
 def _list_caveats(results, names, long, study):
     "All caveats of one data set, list of str. long : its lines; names : see `_name_results`."
     sources = [r.provenance.pretrained_on for r in results if r.provenance.pretrained_on]
@@ -714,9 +714,9 @@ def comparison(results, study, reference=ITS_OWN):
     index = sorted(frame["result"].unique())
     without_level = [(r, _NO_LEVEL) for i, r in enumerate(chosen) if i not in index]
     shown = [chosen[i] for i in index]
-    rankings, ranks = _rank_datasets(frame, study)
+    rankings, notes = _rank_datasets(frame, study)
     caveats, provenance = _describe_results(shown, _name_results(frame, study), long, study)
-    caveats = [(name, [*lines, *filter(None, [ranks.get(name)])]) for name, lines in caveats]
+    caveats = [(name, lines + notes.get(name, [])) for name, lines in caveats]
     return Table(
         id=study.id,
         title=_title_text(long, study),
