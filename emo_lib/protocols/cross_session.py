@@ -7,10 +7,12 @@ __all__ = ['SCOPES', 'SEES_TEST', 'session_pairs', 'CrossSession']
 
 # %% ../../nbs/protocols/20_cross_session.ipynb #241f3486
 import warnings
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
+from ..base.parameters import Whole
 from .folds import Protocol, Sides, repeated_clips, rows_by, smoothing_caveats
 
 # %% ../../nbs/protocols/20_cross_session.ipynb #067aff33
@@ -84,6 +86,14 @@ def check_sessions(sessions, subjects):
         )
 
 
+def check_train_sessions(sessions, wanted):
+    "ValueError for training sessions, a list or None, that no subject has."
+    known = sorted(set().union(*sessions.values()))
+    unknown = sorted(set(wanted or ()) - set(known))
+    if unknown:
+        raise ValueError(f"train_sessions: expected some of {known}, found {unknown}")
+
+
 def missing_sessions(sessions, subject):
     "The sentence on sessions that a subject lacks and others have, or an empty text."
     everyone = set().union(*sessions.values())
@@ -104,6 +114,8 @@ class CrossSession(Protocol):
     ----------
     scope : "all", "no_test_session" or "other_subjects"
         What pre-training may see; see SCOPES.
+    train_sessions : list of int, or None
+        Only the pairs that train on one of these; None, as in the paper: all pairs.
     val_fraction, seed, trials_per_class, ...
         See `Protocol`; the paper keeps no validation trials and has all trials labelled.
 
@@ -116,6 +128,7 @@ class CrossSession(Protocol):
     title: ClassVar[str] = "within-subject cross-session"
 
     scope: Literal["all", "no_test_session", "other_subjects"] = "all"
+    train_sessions: Annotated[list[Whole], Field(min_length=1)] | None = None
 
     @property
     def pool_words(self):
@@ -126,6 +139,7 @@ class CrossSession(Protocol):
         """Yield the two sides of each subject and ordered pair of sessions; see `Protocol`."""
         sessions = sessions_of(meta)
         check_sessions(sessions, subjects)
+        check_train_sessions(sessions, self.train_sessions)
         missing = {subject: missing_sessions(sessions, subject) for subject in subjects}
         for subject, sentence in missing.items():
             if sentence:
@@ -134,9 +148,19 @@ class CrossSession(Protocol):
         rows = rows_by(meta, ["subject", "session"])
         for subject, sentence in missing.items():
             for first, second in session_pairs(sessions[subject]):
+                if self.train_sessions and first not in self.train_sessions:
+                    continue
                 names = dict(subject=subject, train_session=first, test_session=second)
-                caveats = (sentence,) if sentence else ()
+                caveats = self._pair_caveats(sentence)
                 yield Sides(names, rows[subject, first], rows[subject, second], caveats=caveats)
+
+    def _pair_caveats(self, sentence):
+        "The sentence on missing sessions, if any, and one on pairs that were left out."
+        caveats = (sentence,) if sentence else ()
+        if self.train_sessions:
+            listed = ", ".join(map(str, self.train_sessions))
+            caveats += (f"only the pairs that train on session {listed}",)
+        return caveats
 
     def test_caveats(self, meta, train, test):
         """See `Protocol`."""
