@@ -214,6 +214,11 @@ def _is_written(root, dataset, given):
     "--session-drift", type=float, help="Strength of the drift between sessions [default: 1]."
 )
 @click.option(
+    "--mechanisms",
+    help="Further effects and drifts as a JSON object, for example '{\"electrodes_db\": 3}'; "
+    "see nbs/twins/08_mechanisms [default: none].",
+)
+@click.option(
     "--signals/--no-signals", default=None, help="Write preprocessed signals [default: yes]."
 )
 @click.option(
@@ -245,6 +250,8 @@ def _twin(dataset, root, features, raw, replace, **options):
     from emo_lib.twins.twin import write_twin
 
     options |= {"features": features or None, "raw": True if raw == "yes" else raw}
+    if options["mechanisms"] is not None:
+        options["mechanisms"] = _json_option("--mechanisms", options["mechanisms"])
     given = {k: v for k, v in options.items() if v is not None}
     if not replace and _is_written(root, dataset, given):
         click.echo(f"{root}: the twin exists already, nothing was written", err=True)

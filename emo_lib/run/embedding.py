@@ -9,7 +9,7 @@ __all__ = ['tsne', 'silhouette', 'domain_distance', 'degree_centrality', 'scale0
 import numpy as np
 from scipy import stats
 
-from ..twins.brain import directions
+from ..twins.head import directions
 
 # %% ../../nbs/run/20_embedding.ipynb #a069a801
 def _check_features(features, least=4):

@@ -33,6 +33,7 @@ from ..samples.samples import SampleSettings
 from ..signals.preprocess import settle
 from ..twins.brain import TwinSettings
 from ..twins.layouts import TWIN_FEATURES
+from ..twins.mechanisms import Mechanisms
 
 # %% ../../nbs/run/80_grid.ipynb #3df4bdae
 class TwinSpec(Parameters):
@@ -44,6 +45,7 @@ class TwinSpec(Parameters):
     emotion: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     subject_effect: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     session_drift: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    mechanisms: Mechanisms | None = None
     raw: Literal["int16", "int32"] | None = None
 
 

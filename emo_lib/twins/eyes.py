@@ -130,8 +130,8 @@ def _deviation(settings, subject, session, trial, n_windows):
     of_clip = settings.generator("clip", clip, "eye")
     pattern = spreads["clip"] * of_clip.standard_normal(n_features)
     feeling = np.array(FEELINGS[spec.classes[spec.labels[session][trial - 1]]])
-    rng = settings.generator(subject, session, trial, "eye")
-    emotion = settings.emotion * course
+    rng = settings.trial_generator(subject, session, trial, "eye")
+    emotion = settings.eye_emotion * course
     state = (
         emotion * rng.uniform(*spreads["intensity"]) * feeling
         + spreads["state"] * rng.standard_normal(2)

@@ -20,18 +20,24 @@ from ..base.parameters import explain
 from ..base.store import write_json
 from ..data.layout import window_table
 from emo_lib.twins.brain import (
-    BAND_NAMES,
     REST,
     SPREAD,
-    TWIN_REGIONS,
     TwinSettings,
+    clip_part,
     effect_table,
-    head_model,
+    interaction_state,
     session_traits,
     trial_traits,
 )
 from .eyes import EYE, EYE_SPREAD, EYE_WINDOW_S, FEELINGS, eye_kinds, twin_eye
+from .head import BAND_NAMES, TWIN_REGIONS, head_model
 from .layouts import STEPS, WITHOUT_EYES, TwinRequest, faced_recording, twin_features
+from emo_lib.twins.mechanisms import (
+    PAIRS,
+    PATTERN_BAND,
+    class_signs,
+    electrode_pattern,
+)
 
 # %% ../../nbs/twins/40_twin.ipynb #e54966ce
 _TWIN_FILE = re.compile(
@@ -93,6 +99,50 @@ def _rounded(x):
     return np.round(np.asarray(x, float), 4).tolist()
 
 
+def _mechanisms_of_session(settings, subject, session):
+    "What the active mechanisms of `twins/08_mechanisms` have drawn for a session."
+    mechanisms, traits = settings.mechanisms, session_traits(settings, subject, session)
+    trials = range(1, settings.spec.n_trials(session) + 1)
+    drawn = {}
+    if mechanisms.interaction_db:
+        states = [interaction_state(settings, subject, session, k) for k in trials]
+        drawn["interaction_state"] = states
+    if mechanisms.part < 1:
+        clips = settings.spec.clips[session]
+        drawn["active_part"] = _rounded([clip_part(settings, clip) for clip in clips])
+    if mechanisms.shift_db:
+        drawn["shift_db"] = _rounded(traits.shift_db)
+    if mechanisms.scale > 1:
+        drawn["scale"] = _rounded(traits.scale)
+    if mechanisms.cap_mm:
+        drawn["cap_turn_rad"] = _rounded(traits.turn)
+    if mechanisms.anatomy_deg:
+        drawn["tilt_rad"] = _rounded(traits.tilt)
+    return drawn
+
+
+def mechanisms_truth(settings):
+    "What the active mechanisms of `twins/08_mechanisms` do to each class."
+    mechanisms, spec = settings.mechanisms, settings.spec
+    signs = class_signs(len(spec.classes)).tolist()
+    pairs = PAIRS[: len(signs[0])]
+    truth = {}
+    if mechanisms.electrodes_db:
+        pattern = mechanisms.electrodes_db * electrode_pattern(spec.classes, spec.channels)
+        truth["electrodes"] = dict(band=BAND_NAMES[PATTERN_BAND], gain_db=_rounded(pattern))
+    if mechanisms.coupling:
+        truth["coupling"] = dict(share=mechanisms.coupling, pairs=pairs, leads_by_class=signs)
+    if mechanisms.interaction_db:
+        truth["interaction"] = dict(
+            gain_db=mechanisms.interaction_db,
+            pairs=pairs,
+            product_by_class=signs,
+        )
+    if settings.eye_emotion != settings.emotion:
+        truth["eyes"] = dict(emotion=settings.eye_emotion)
+    return truth
+
+
 def session_truth(settings, subject, session):
     "The drawn values of one session as plain numbers."
     traits = session_traits(settings, subject, session)
@@ -112,6 +162,7 @@ def session_truth(settings, subject, session):
         bad_channel=bad,
         intensity=_rounded([trial_traits(settings, subject, session, k).intensity for k in trials]),
         seconds=[float(settings.seconds(session, k)) for k in trials],
+        **_mechanisms_of_session(settings, subject, session),
     )
 
 
@@ -140,6 +191,7 @@ def twin_truth(settings, subjects):
     )
     if spec.eye:
         truth["eye"] = _eye_truth(spec)
+    truth["mechanisms"] = mechanisms_truth(settings)
     if settings.name == "FACED":
         truth["units"] = {subject: faced_recording(subject)[2] for subject in subjects}
     sessions = range(1, spec.n_sessions + 1)
@@ -166,7 +218,7 @@ def _record(request, subjects, steps):
     return dict(
         synthetic=True,
         generator="emo_lib.twins.twin",
-        version=2,
+        version=3,
         complete=False,
         parameters=parameters,
         files=[path.as_posix() for step in steps for path in step.files],
@@ -219,7 +271,7 @@ def write_twin(name, root, subjects=3, seed=0, *, progress=False, **parameters):
         Everything that is drawn follows from it.
     progress : bool
         Show a bar.
-    seconds_per_trial, emotion, subject_effect, session_drift
+    seconds_per_trial, emotion, subject_effect, session_drift, mechanisms, recording
         See TwinSettings. By default the trials have the lengths of the release.
     features, signals, eye, raw, generation, columns
         See TwinRequest. By default all but the recordings is written.
