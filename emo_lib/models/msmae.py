@@ -106,11 +106,13 @@ def draw_mask(exists, ratio, generator, count):
 class ChannelBranch(nn.Module):
     """E_1 and D_1: one token per electrode.
 
-    Images x are (n, 9, 9, band) with 0 in missing channels, `valid` is bool (n, 9, 9).
+    Images x are (n, 9, 9, band) with 0 in missing channels, `valid` is bool (n, 9, 9). With
+    `skip_padding` cells without an electrode are no tokens.
     """
 
-    def __init__(self, n_bands, dim, dim_decoder, layers, heads, mlp_ratio):
+    def __init__(self, n_bands, dim, dim_decoder, layers, heads, mlp_ratio, skip_padding=True):
         super().__init__()
+        self.skip_padding = skip_padding
         self.patches = ElectrodePatches(n_bands, dim)
         self.register_buffer("positions", sincos_positions(9, 9, dim), persistent=False)
         self.encoder = Transformer(dim, layers, heads, mlp_ratio)
@@ -125,20 +127,24 @@ class ChannelBranch(nn.Module):
         tokens = gather_tokens(self.patches(x) + self.positions, index)
         return self.encoder(tokens, real, return_weights), index, real
 
+    def exists(self, valid):
+        """The cells that become tokens, bool (n, 81)."""
+        return valid.flatten(1) | (not self.skip_padding)
+
     def features(self, x, valid, pool="mean"):
         """z_F_1 (n, dim): all existing channels encoded and pooled (eq. 17 for missing ones)."""
-        z, _, real = self.encode(x, valid.flatten(1))
+        z, _, real = self.encode(x, self.exists(valid))
         return pool_tokens(z, real, pool)
 
     def reconstruct(self, x, valid, ratio, generator=None, count="existing"):
         """Predictions (n, 81, band), and the channels bool (n, 81) that a random mask hid."""
-        exists = valid.flatten(1)
+        exists = self.exists(valid)
         visible, omega = draw_mask(exists, ratio, generator, count)
         return self.decoder(*self.encode(x, visible), exists), omega
 
     def loss(self, x, valid, ratio, generator=None, count="existing"):
         """L_recon_1 (eq. 15) of a random mask, without predicting what was visible."""
-        exists = valid.flatten(1)
+        exists = self.exists(valid)
         visible, omega = draw_mask(exists, ratio, generator, count)
         hidden, real = gather_order(omega)
         predicted = self.decoder.predict_at(hidden, *self.encode(x, visible), exists)
@@ -149,7 +155,7 @@ class ChannelBranch(nn.Module):
 
         Of the last layer, mean over heads.
         """
-        (_, weights), index, real = self.encode(x, valid.flatten(1), return_weights=True)
+        (_, weights), index, real = self.encode(x, self.exists(valid), return_weights=True)
         A = weights[:, -1].mean(1)  # (n, layer, head, m, m) -> (n, m, m)
         if real is not None:
             is_pair = real[:, :, None] & real[:, None, :]
@@ -181,15 +187,26 @@ class SpatialBranch(nn.Module):
         Normalisation in Attn; None: a branch without Attn (the ViT and MAE rows of Table III).
     target : "attended" or "image"
         What is reconstructed: x_bar (eq. 16), or the channels of the region.
+    divide : bool
+        See `RegionPatches`.
     """
 
     def __init__(
-        self, n_bands, dim, dim_decoder, layers, heads, mlp_ratio, norm=True, target="attended"
+        self,
+        n_bands,
+        dim,
+        dim_decoder,
+        layers,
+        heads,
+        mlp_ratio,
+        norm=True,
+        target="attended",
+        divide=True,
     ):
         super().__init__()
         self.target = target
         n_out = dim if target == "attended" else 9 * n_bands
-        self.patches = RegionPatches(n_bands, dim)
+        self.patches = RegionPatches(n_bands, dim, divide)
         self.attn = None if norm is None else RegionAttention(dim, norm)
         self.register_buffer("positions", sincos_positions(3, 3, dim), persistent=False)
         self.encoder = Transformer(dim, layers, heads, mlp_ratio)
@@ -422,10 +439,10 @@ SHARED = (
     "optimizer momentum weight_decay clip precision seed"
 ).split()
 OWN = {
-    "channel": ["dim_channel", "decoder_channel", "mask_channel", "mask_count"],
+    "channel": ["dim_channel", "decoder_channel", "mask_channel", "mask_count", "padding"],
     "spatial": (
         "dim_spatial decoder_spatial mask_spatial region_norm align align_weight kernel "
-        "spatial_target"
+        "spatial_target count_division"
     ).split(),
 }
 Width = Annotated[Whole, Field(ge=4)]
@@ -447,7 +464,7 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
     reference = "Multi-Scale Masked Autoencoders for Cross-Session Emotion Recognition, 2024"
     small = dict(epochs=2, pretrain_epochs=1, dim_channel=16, dim_spatial=16, layers=1, heads=2)
     views = ("features", "attention")
-    must_match = ("channels", "heads", "pool", "scale", "variant")
+    must_match = ("channels", "heads", "pool", "scale", "variant", "padding", "count_division")
     stage_must_match = ("heads", "scale")
 
     variant: Literal[tuple(VARIANTS)] = "msmae"
@@ -462,6 +479,8 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
     pool: Literal["mean", "max"] = "mean"
     region_norm: Flag = True
     spatial_target: Literal["attended", "image"] = "attended"
+    padding: Literal["skip", "tokens"] = "skip"
+    count_division: Flag = True
     freeze_spatial: Flag = True
     bn_statistics: Literal["exact", "running"] = "exact"
 
@@ -506,12 +525,13 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
         size = (self.layers, self.heads, self.mlp_ratio)
         if name == "channel":
             width = (self.dim_channel, self.decoder_channel or self.dim_channel)
-            return xavier(ChannelBranch(n_bands, *width, *size))
+            skips = self.padding == "skip"
+            return xavier(ChannelBranch(n_bands, *width, *size, skips))
         width = (self.dim_spatial, self.decoder_spatial or self.dim_spatial)
         norm, target = self.region_norm, self.spatial_target
         if self.row.plain:
             norm, target = None, "image"
-        return xavier(SpatialBranch(n_bands, *width, *size, norm, target))
+        return xavier(SpatialBranch(n_bands, *width, *size, norm, target, self.count_division))
 
     def train_stage(self, name, net, pool, train, checkpoint):
         """Train a branch on Samples without labels; see Pretrainer."""

@@ -81,16 +81,20 @@ def region_pixels(x):
 class RegionPatches(nn.Module):
     """Conv_3 with the division of MSMAE's equations 8 and 9.
 
-    Images (n, 9, 9, n_bands) and valid bool (n, 9, 9) -> tokens (n, 9, dim).
+    Images (n, 9, 9, n_bands) and valid bool (n, 9, 9) -> tokens (n, 9, dim). Without `divide` the
+    sum over a region is not divided by the number of its electrodes.
     """
 
-    def __init__(self, n_bands, dim):
+    def __init__(self, n_bands, dim, divide=True):
         super().__init__()
+        self.divide = divide
         self.linear = nn.Linear(9 * n_bands, dim, bias=False)
 
     def forward(self, x, valid):
-        pixels = region_pixels(x * valid[..., None])
-        return self.linear(pixels) / region_counts(valid).clamp(min=1)[..., None]
+        tokens = self.linear(region_pixels(x * valid[..., None]))
+        if not self.divide:
+            return tokens
+        return tokens / region_counts(valid).clamp(min=1)[..., None]
 
 # %% ../../nbs/nets/20_blocks.ipynb #f3d3094e
 def sincos_positions(rows, columns, dim):
