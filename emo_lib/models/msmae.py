@@ -7,7 +7,8 @@ __all__ = ['VARIANTS', 'Decoder', 'reconstruction_loss', 'ChannelBranch', 'Regio
            'PretrainingOptions', 'Pretrainer', 'region_summary', 'Variant', 'MSMAE']
 
 # %% ../../nbs/models/70_msmae.ipynb #382ea72f
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -316,6 +317,7 @@ class Pretrainer:
             lr=given.pretrain_lr,
             batch_size=given.pretrain_batch_size or given.batch_size,
             patience=None,
+            stop_loss=None,
             seed=derive_seed(given.seed, name),
         )
         file = self.checkpoint
@@ -483,6 +485,8 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
     count_division: Flag = True
     freeze_spatial: Flag = True
     bn_statistics: Literal["exact", "running"] = "exact"
+    missing_statistics: Literal["training", "same_electrodes"] = "training"
+    training_ = None  # the training Samples, kept for "same_electrodes" only
 
     @property
     def row(self):
@@ -560,6 +564,8 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
             self._normalise(inputs)
             return score(net)
 
+        if self.missing_statistics == "same_electrodes":
+            self.training_ = train
         val_fn = None if val is None else score_with_exact_statistics
         self._train_net(inputs, train.label, val_fn)
         if val is None:  # else the network of the best epoch was normalised when it was scored
@@ -581,6 +587,36 @@ class MSMAE(PretrainedClassifier, PretrainingOptions):
         z, norm = forward(self.net_, inputs, self.net_.fuse), self.net_.head[0]
         norm.running_mean.copy_(z.mean(0))
         norm.running_var.copy_(z.var(0))
+
+    def _predict_proba(self, samples):
+        if self.missing_statistics == "training":
+            return super()._predict_proba(samples)
+        _, valid = samples.as_windows()
+        sets, number = np.unique(valid, axis=0, return_inverse=True)
+        probabilities = np.empty((len(samples), self.n_classes))
+        for i, electrodes in enumerate(sets):
+            rows = np.flatnonzero(number == i)
+            with self._statistics_of(electrodes):
+                probabilities[rows] = super()._predict_proba(samples[rows])
+        return probabilities
+
+    @contextmanager
+    def _statistics_of(self, electrodes):
+        "Within the block: mean and variance of training windows of these electrodes, bool (C,)."
+        if self.training_ is None:
+            raise ValueError(
+                "missing_statistics='same_electrodes': expected a model that was fitted in this "
+                "process, found loaded weights, which hold no training windows; fit it again"
+            )
+        norm = self.net_.head[0]
+        kept = norm.running_mean.clone(), norm.running_var.clone()
+        there = self.training_.there & electrodes
+        self._normalise(self.tensors(replace(self.training_, there=there)))
+        try:
+            yield
+        finally:
+            norm.running_mean.copy_(kept[0])
+            norm.running_var.copy_(kept[1])
 
     def attention(self, x, *, valid=None):
         """A_chan of eq. 17, how channels attend to each other: float32 (n, channel, channel).

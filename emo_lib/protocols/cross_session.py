@@ -54,6 +54,21 @@ def pretraining_pool(meta, scope, subject, test_session):
 SEES_TEST = "models that pre-train see the unlabelled windows of the test session (scope 'all')"
 
 # %% ../../nbs/protocols/20_cross_session.ipynb #b6fe19fc
+SAME_ORDER = (
+    "training and test session show the classes in the same order, so the number of a trial "
+    "predicts its class"
+)
+
+
+def has_same_order(meta, train, test):
+    "Whether the trials of two sessions have the same labels in the same order, of two or more."
+    orders = []
+    for rows in (train, test):
+        trials = meta.iloc[rows].groupby("trial", sort=True)["label"].first()
+        orders.append(trials.to_dict())
+    return orders[0] == orders[1] and len(set(orders[0].values())) > 1
+
+
 def fold_caveats(meta, train, test, scope):
     "Sentences about one fold that follow from the table of samples and the scope."
     caveats = []
@@ -65,6 +80,8 @@ def fold_caveats(meta, train, test, scope):
         caveats.append(
             f"{share} of the test session's trials show a clip that was seen in training"
         )
+    if has_same_order(meta, train, test):
+        caveats.append(SAME_ORDER)
     if scope == "all":
         caveats.append(SEES_TEST)
     return caveats + smoothing_caveats(meta)

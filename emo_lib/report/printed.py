@@ -259,6 +259,18 @@ STUDIES = {
         unset="none",
         figures=(Figure("missing", "with electrodes missing at the test", kind="curves"),),
     ),
+    "scaling": Study(
+        "scaling",
+        "z-scores per session",
+        level="scaling",
+        reference="none",
+        heading="z-scores",
+        lead="`session own` takes the statistics of all windows of a session, the unlabelled "
+        "windows of the test session among them: the result is transductive. It shows how much of "
+        "the loss between sessions is a shift and a scale of single features.",
+        order=("none", "session own"),
+        figures=(Figure("scaling", "without and with z-scores per session"),),
+    ),
     "seeds": Study(
         "seeds",
         "Two sources of spread",

@@ -450,8 +450,9 @@ def caveats_of(spec, folds, pool=None):
     caveats = [c for fold in folds for c in fold.caveats]
     if spec.scaling is not None:
         caveats += spec.scaling.caveats
-    if pool is not None:
+    if pool is not None or not spec.build().stages():
         caveats = [c for c in caveats if not c.startswith(PRETRAINING_SEES)]
+    if pool is not None:
         caveats.append(
             f"models that pre-train see the unlabelled windows of {pool.about['dataset']} "
             f"({pool.about['data']}) instead of {spec.dataset}'s"

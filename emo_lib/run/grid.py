@@ -209,16 +209,20 @@ class Variation(Parameters):
     ----------
     vary : dict or list of dict
         {parameter: [values]}, all combinations; several such mappings are run one after the other.
-        Parameters are hyper-parameters, options of the protocol, `seed` and `pretrain_on`.
+        Parameters are hyper-parameters, options of the protocol, `seed`, `pretrain_on` and
+        `scaling`, the latter as a word, `BY-FIT_ON` such as session-own.
     models : list of str
         Labels of the experiment's models; left out: the only one, or the paper's.
     data : list of str or None
         Names of data sets; None for all of the experiment.
+    missing : bool
+        Whether the cells are tested with missing electrodes, as the main cells are.
     """
 
     vary: list[dict[str, Annotated[list[Any], Field(min_length=1)]]] = Field(min_length=1)
     models: list[str] = Field(min_length=1)
     data: list[str] | None = Field(None, min_length=1)
+    missing: Flag = False
 
     @field_validator("vary", mode="before")
     @classmethod
@@ -423,7 +427,7 @@ class GridSpec(Parameters):
         return faults
 
 # %% ../../nbs/run/80_grid.ipynb #98acfcea
-CELL_PARAMETERS = ("seed", "pretrain_on")
+CELL_PARAMETERS = ("seed", "pretrain_on", "scaling")
 
 
 def _changes_of(grid, experiment, label, combination):
@@ -431,7 +435,7 @@ def _changes_of(grid, experiment, label, combination):
     exp = grid.experiments[experiment]
     usual = _main_cell(grid, experiment, label).build().get_params()
     usual |= make_protocol(**exp.protocol).model_dump()
-    usual |= {"seed": grid.seed, "pretrain_on": None}
+    usual |= {"seed": grid.seed, "pretrain_on": None, "scaling": exp.scaling}
     return {k: v for k, v in combination.items() if k not in usual or _differs(usual[k], v)}
 
 
@@ -446,7 +450,7 @@ def _main_cell(grid, experiment, label):
     return CellSpec(**cell_parameters(grid, experiment, dataset, label))
 
 
-def cell_parameters(grid, experiment, dataset, label, subjects=None, changes=None):
+def cell_parameters(grid, experiment, dataset, label, subjects=None, changes=None, missing=False):
     """The parameters of one cell.
 
     Parameters
@@ -457,6 +461,8 @@ def cell_parameters(grid, experiment, dataset, label, subjects=None, changes=Non
         The shard.
     changes : dict or None
         {parameter: value} that differ from the main cell.
+    missing : bool
+        Whether a changed cell is tested with missing electrodes, as the main cell is.
 
     Returns
     -------
@@ -468,7 +474,7 @@ def cell_parameters(grid, experiment, dataset, label, subjects=None, changes=Non
     model, hyper = exp.model_of(label)
     options = exp.options
     known_options = type(make_protocol(**exp.protocol)).model_fields
-    cell = {"seed": grid.seed, "pretrain_on": None}
+    cell = {"seed": grid.seed, "pretrain_on": None, "scaling": exp.scaling}
     for parameter, value in changes.items():
         if parameter in CELL_PARAMETERS:
             cell[parameter] = value
@@ -481,14 +487,14 @@ def cell_parameters(grid, experiment, dataset, label, subjects=None, changes=Non
         "dataset": dataset,
         "features": grid.features(dataset),
         "samples": exp.samples,
-        "scaling": exp.scaling,
+        "scaling": cell["scaling"],
         "model": model,
         "hyper": hyper,
         "protocol": exp.protocol["name"],
         "options": options,
         "seed": cell["seed"],
         "permutations": exp.permutations,
-        "missing": [] if changes else exp.missing,
+        "missing": exp.missing if missing or not changes else [],
         "pretrained": grid.folder / "pretrained" / (source or dataset),
         "pretrain_on": grid.features(source) if source else None,
         "subjects": subjects,
@@ -532,6 +538,7 @@ class Planned:
     label: str
     changes: dict
     subjects: list | None = None
+    missing: bool = False
 
     def parameters(self, grid):
         """The parameters of the cell.
@@ -545,9 +552,8 @@ class Planned:
         dict
             See `cell_parameters`.
         """
-        return cell_parameters(
-            grid, self.experiment, self.dataset, self.label, self.subjects, self.changes
-        )
+        names = self.experiment, self.dataset, self.label
+        return cell_parameters(grid, *names, self.subjects, self.changes, self.missing)
 
 
 def _variants(grid):
@@ -561,7 +567,7 @@ def _variants(grid):
             choices = product(datasets, study.models, study.combinations())
             for dataset, label, combination in choices:
                 changes = _changes_of(grid, name, label, combination)
-                yield Planned(name, study_name, dataset, label, changes)
+                yield Planned(name, study_name, dataset, label, changes, missing=study.missing)
 
 # %% ../../nbs/run/80_grid.ipynb #206085c2
 def _experiment_faults(grid, experiment):

@@ -97,7 +97,9 @@ Options = Annotated[dict[str, Any], AfterValidator(_protocol_can_be_made)]
 
 # %% ../../nbs/run/30_spec.ipynb #4fa57d32
 def _with_by(scaling):
-    "Refuse a mapping without `by`, with the values that it can have."
+    "A word such as session-own as a mapping; refuse a mapping without `by`, with its values."
+    if isinstance(scaling, str):
+        return dict(zip(("by", "fit_on"), scaling.split("-", 1)))
     if isinstance(scaling, dict) and "by" not in scaling:
         known = ", ".join(get_args(Scaling.model_fields["by"].annotation))
         raise ValueError(f"by: expected one of {known}, found nothing")

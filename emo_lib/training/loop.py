@@ -82,6 +82,8 @@ class TrainingOptions:
         Largest gradient norm.
     patience : int or None
         Epochs without a better validation score before training stops.
+    stop_loss : float or None
+        Training ends with the first epoch whose mean training loss is at most this.
     seed : int
         Of initial weights, order of samples, masks and dropout.
     precision : "float32" or "bfloat16"
@@ -100,6 +102,7 @@ class TrainingOptions:
     weight_decay: NotNegative = 0.0
     clip: Positive | None = None
     patience: Count | None = None
+    stop_loss: Positive | None = None
     seed: Seed = 0
     precision: Literal[PRECISIONS] = "float32"
     device: Any = "auto"
@@ -202,9 +205,13 @@ def best_epoch(history):
     return scores.index(max(scores)) + 1 if scores else 0
 
 
-def is_over(history, epochs, patience=None):
-    "True after `epochs` epochs, or after `patience` (None: never) without a higher `val`."
+def is_over(history, epochs, patience=None, stop_loss=None):
+    """True after `epochs` epochs, at a loss of at most `stop_loss`, or after `patience` epochs
+    without a higher `val`; None: never.
+    """
     if len(history) >= epochs:
+        return True
+    if stop_loss is not None and history and history[-1]["loss"] <= stop_loss:
         return True
     best = best_epoch(history)
     return best > 0 and patience is not None and len(history) - best >= patience
@@ -264,7 +271,7 @@ def train_epochs(run, loss_fn, tensors, val_fn, checkpoint):
     options = run.options
     with tqdm(desc="training", total=options.epochs, disable=not options.progress) as bar:
         bar.update(len(run.history))
-        while not is_over(run.history, options.epochs, options.patience):
+        while not is_over(run.history, options.epochs, options.patience, options.stop_loss):
             run.record(train_epoch(run, loss_fn, tensors), val_fn)
             bar.update()
             bar.set_postfix({k: v for k, v in run.history[-1].items() if k != "epoch"})
