@@ -8,10 +8,10 @@ from scipy import stats
 
 from emo_lib.base.errors import LayoutError
 from emo_lib.data.datasets import open_dataset
+from emo_lib.run.maps import class_centrality
 from emo_lib.run.views import (
     ViewSpec,
     agreement,
-    class_centrality,
     evenly,
     make_view,
     read_view,

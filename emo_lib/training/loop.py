@@ -83,7 +83,7 @@ class TrainingOptions:
     patience : int or None
         Epochs without a better validation score before training stops.
     stop_loss : float or None
-        Training ends with the first epoch whose mean training loss is at most this.
+        Training ends when the mean training loss of the last ten epochs is at most this.
     seed : int
         Of initial weights, order of samples, masks and dropout.
     precision : "float32" or "bfloat16"
@@ -205,13 +205,17 @@ def best_epoch(history):
     return scores.index(max(scores)) + 1 if scores else 0
 
 
+LAST_EPOCHS = 10
+
+
 def is_over(history, epochs, patience=None, stop_loss=None):
-    """True after `epochs` epochs, at a loss of at most `stop_loss`, or after `patience` epochs
-    without a higher `val`; None: never.
+    """True after `epochs` epochs, once the last ten have a mean loss of at most `stop_loss`, or
+    after `patience` epochs without a higher `val`; None: never.
     """
     if len(history) >= epochs:
         return True
-    if stop_loss is not None and history and history[-1]["loss"] <= stop_loss:
+    last = [entry["loss"] for entry in history[-LAST_EPOCHS:]] if stop_loss is not None else []
+    if len(last) == LAST_EPOCHS and sum(last) <= LAST_EPOCHS * stop_loss:
         return True
     best = best_epoch(history)
     return best > 0 and patience is not None and len(history) - best >= patience

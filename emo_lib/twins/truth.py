@@ -124,8 +124,9 @@ def read_twin(path):
     file = path if path.name == "TWIN.json" else path / "TWIN.json"
     try:
         record = json.loads(file.read_text(encoding="utf8"))
-        parameters = {name: record["parameters"][name] for name in TwinSettings.model_fields}
-        settings = TwinSettings(**parameters)
+        given = dict(record["parameters"])
+        known = given.keys() & TwinSettings.model_fields.keys()  # older twins have no mechanisms
+        settings = TwinSettings(given.pop("name"), **{k: given[k] for k in known - {"name"}})
         effects = record["truth"]["effect_db"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
