@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from sklearn.base import clone
 
 from ..base.montage import CELLS
 from ..models.svm import LinearSVM
@@ -159,7 +158,8 @@ def untrained(model, train):
     NetworkClassifier
         Without pre-training.
     """
-    return clone(model).set_params(epochs=1, lr=1e-12).fit(train)
+    parameters = model.get_params() | {"epochs": 1, "lr": 1e-12}
+    return type(model)(**parameters).fit(train)
 
 
 def trained_on_random_labels(model, train, seed=0):
@@ -177,4 +177,6 @@ def trained_on_random_labels(model, train, seed=0):
     Classifier
     """
     label = np.random.default_rng(seed).permutation(train.label)
-    return clone(model).fit(replace(train, meta=train.meta.assign(label=label)))
+    return type(model)(**model.get_params()).fit(
+        replace(train, meta=train.meta.assign(label=label))
+    )
