@@ -53,7 +53,7 @@ def pretraining_pool(meta, scope, subject, test_session):
 # %% ../../nbs/protocols/20_cross_session.ipynb #bc5951f6
 SEES_TEST = "models that pre-train see the unlabelled windows of the test session (scope 'all')"
 
-# %% ../../nbs/protocols/20_cross_session.ipynb #b6fe19fc
+# %% ../../nbs/protocols/20_cross_session.ipynb #0a49796e
 SAME_ORDER = (
     "training and test session show the classes in the same order, so the number of a trial "
     "predicts its class"
@@ -68,7 +68,7 @@ def has_same_order(meta, train, test):
         orders.append(trials.to_dict())
     return orders[0] == orders[1] and len(set(orders[0].values())) > 1
 
-
+# %% ../../nbs/protocols/20_cross_session.ipynb #b6fe19fc
 def fold_caveats(meta, train, test, scope):
     "Sentences about one fold that follow from the table of samples and the scope."
     caveats = []
