@@ -624,6 +624,25 @@ def test_words_stay_words_beside_numbers():
     assert as_numbers(value) == expected
 
 
+def test_a_study_varies_the_scaling_and_is_tested_with_missing_electrodes():
+    studies = {
+        "scaling": {"vary": {"scaling": [None, "session-own"]}, "models": ["svm"]},
+        "missing": {"vary": {"C": [2.0]}, "models": ["svm"], "missing": True},
+        "plain": {"vary": {"C": [3.0]}, "models": ["svm"]},
+    }
+    config = with_experiment(studies=studies, missing=[0, 5])
+    jobs = grid_jobs(read_configuration(config))
+    main, scaled = (jobs.cells[out] for out in jobs.studies["msmae", "scaling"])
+    assert main["scaling"] is None
+    assert scaled["scaling"] == {"by": "session", "fit_on": "own"}
+    (missing,), (plain,) = (jobs.studies["msmae", name] for name in ("missing", "plain"))
+    assert jobs.cells[missing]["missing"] == main["missing"] == [0, 5]
+    assert jobs.cells[plain]["missing"] == []
+    studies = {"scaling": {"vary": {"scaling": ["sessions-own"]}, "models": ["svm"]}}
+    with pytest.raises(GridError, match="by: expected 'window', 'band'"):
+        read_configuration(with_experiment(studies=studies))
+
+
 def test_the_order_of_varied_parameters_does_not_matter():
     "One combination written in two orders is one cell."
     studies = {
