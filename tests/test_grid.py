@@ -480,7 +480,8 @@ def test_the_papers_configuration_plans_every_cell(repo, tmp_path):
     config = yaml.safe_load((repo / "workflow/config/msmae.yaml").read_text())
     written_out, _ = complete(config)
     models = written_out["experiments"]["msmae"]["models"]
-    assert set(models) == {"svm", "vit", "simplevit", "fbccnn", "stnet", "dgcnn", "msmae"}
+    simple = {"svm", "svm_image", "lda"}
+    assert set(models) == simple | {"vit", "simplevit", "fbccnn", "stnet", "dgcnn", "msmae"}
     assert not any(models.values()), "the defaults are the paper's values"
     thin = dict(dim=8, layers=1, heads=1, head_width=4, patch=3)
     config["experiments"]["msmae"]["models"] = models | {
@@ -488,12 +489,12 @@ def test_the_papers_configuration_plans_every_cell(repo, tmp_path):
         "simplevit": thin,
         "fbccnn": {"width": 0.05},
         "stnet": {"width": 0.05},
-        "msmae": dict(dim_channel=8, dim_spatial=8, layers=1, heads=2),
+        "msmae": dict(dim_channel=8, dim_spatial=8, layers=1, heads=1),
     }
     code, output = snakemake(repo, tmp_path, config, "-n")
     assert code == 0, output[-2000:]
-    # data sets x subjects x (main, variants, FACED, scopes, labels, seeds)
-    cells = 2 * 15 * (7 + 6 + 1 + 2 + 4 + 2)
+    # models, variants, FACED, scopes, labels, scaling, steps, statistics, choices, seeds
+    cells = 2 * 15 * (9 + 6 + 1 + 2 + 4 + 5 + 5 + 1 + 6 + 4)
     planned = [line.split() for line in output.splitlines() if line.startswith("cell ")]
     assert str(cells) in planned[0]
     jobs = next(line for line in output.splitlines() if line.startswith("total ")).split()[1]

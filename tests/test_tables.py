@@ -390,8 +390,8 @@ def test_a_small_network_is_not_taken_for_the_papers():
         invented_result("msmae", 70, hyper={"layers": 1}),
     ]
     text = to_markdown(comparison(results, ABLATION))
-    assert "ViT (1×1) was run with layers 1; the rest as printed" in text
-    assert "OURS was run with layers 1; the rest as printed" in text
+    assert "ViT (1×1): run with layers 1; the rest as printed" in text
+    assert "OURS: run with layers 1; the rest as printed" in text
 
 
 def test_notes_on_printed_numbers_are_below_their_data_set():
@@ -596,7 +596,7 @@ def test_two_protocols_never_share_a_block(order):
 def test_a_printed_table_states_its_protocol():
     with pytest.raises(ValueError, match="toy.table2: expected the protocol"):
         replace(TABLE, required={})
-    assert "Their protocol: within-subject cross-session (trials_per_class = all" in to_markdown(
+    assert "Their split: within-subject cross-session." in to_markdown(
         comparison([invented_result("svm", 60)], TABLE)
     )
 

@@ -536,7 +536,7 @@ def smoothing_caveats(meta):
         return []
     return [
         f"feature {feature!r} is smoothed in both directions of time within a trial: "
-        "legal between trials, not possible live"
+        "trials are not mixed, but no live system could compute it"
     ]
 
 # %% ../../nbs/protocols/10_folds.ipynb #250146b3

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from ..base.errors import LayoutError, Problem
 from .figures import OKABE_ITO
-from ..run.results import fold_name, read_result
+from ..run.results import fold_name, load_results
 
 # %% ../../nbs/report/55_curves.ipynb #10999dc5
 def collect_curves(folder):
@@ -29,7 +29,7 @@ def collect_curves(folder):
     -------
     list of dict
         dataset, name ("pre-training: channel", or the fold), model, data ("synthetic" or "real"),
-        and loss (list of float, one per epoch).
+        loss (list of float, one per epoch), and numbers (dict, what else its stage recorded).
 
     Raises
     ------
@@ -40,8 +40,8 @@ def collect_curves(folder):
     curves = []
     for path in sorted((folder / "pretrained").glob("*/*.json")):
         curves += _curves_of_stage(path)
-    for path in sorted((folder / "results").glob("*/*.json")):
-        curves += _curves_of_result(path)
+    for result in load_results(sorted((folder / "results").glob("*/*.json"))):
+        curves += _curves_of_result(result)
     if not curves:
         raise LayoutError(
             [Problem(folder, "the folder of a grid", "no learning curve", "run the grid first")]
@@ -54,7 +54,9 @@ def _curves_of_stage(path):
     about = json.loads(path.read_text(encoding="utf8"))
     curves = []
     for stage in about.get("parts", []):
-        for name, curve in about["curves"][stage].items():
+        found = about["curves"][stage]
+        numbers = {key: value for key, value in found.items() if not isinstance(value, list)}
+        for name, curve in found.items():
             if isinstance(curve, list):
                 words = stage if name == stage else f"{stage}, {name}"
                 curves.append(
@@ -64,14 +66,14 @@ def _curves_of_stage(path):
                         "model": about["class"],
                         "data": about["trained_on"]["data"],
                         "loss": [epoch["loss"] for epoch in curve],
+                        "numbers": numbers,
                     }
                 )
     return curves
 
 
-def _curves_of_result(path):
+def _curves_of_result(result):
     "The curves of the folds of a result; folds that share a fit have the same one, kept once."
-    result = read_result(path)
     curves = {}
     for fold in result.folds:
         loss = [epoch["loss"] for epoch in fold.curve]
@@ -84,6 +86,7 @@ def _curves_of_result(path):
                     "model": result.spec.model,
                     "data": result.provenance.data,
                     "loss": loss,
+                    "numbers": {},
                 },
             )
     return list(curves.values())
@@ -105,17 +108,18 @@ def draw_curves(curves, title):
     """
     names = list(dict.fromkeys(curve["name"] for curve in curves))
     fig = make_subplots(1, len(names), subplot_titles=names, horizontal_spacing=0.06)
-    colours = dict(zip(dict.fromkeys(curve["model"] for curve in curves), OKABE_ITO))
+    keys = dict.fromkeys(curve["model"].lower() for curve in curves)  # class or registered name
+    colours = dict(zip(keys, OKABE_ITO))
     for curve in curves:
-        column = names.index(curve["name"]) + 1
+        column, key = names.index(curve["name"]) + 1, curve["model"].lower()
         line = go.Scatter(
             x0=1,
             dx=1,
             y=[round(loss, 5) for loss in curve["loss"]],
             name=curve["model"],
-            legendgroup=curve["model"],
-            line_color=colours[curve["model"]],
-            showlegend=column == 1,
+            legendgroup=key,
+            line_color=colours[key],
+            showlegend=len(keys) > 1 and column == 1,
         )
         fig.add_trace(line, 1, column)
     fig.update_xaxes(title_text="epoch")

@@ -235,8 +235,10 @@ STUDIES = {
         level="direction",
         reference="backward",
         heading="training → test session",
-        lead="Forward trains on a session before the tested one. Both directions have the same "
-        "pairs of sessions, so neither sessions nor gaps differ.",
+        lead="Forward trains on a session before the tested one, backward on a later one. Both "
+        "have the same pairs of sessions and so the same gaps, but not the same test sessions: of "
+        "three sessions, forward tests the second once and the third twice, backward the second "
+        "once and the first twice. A difference between them can be one between sessions.",
         figures=(
             Figure(
                 "directions",
@@ -255,7 +257,8 @@ STUDIES = {
         reference="none",
         heading="electrodes taken away",
         lead="Models were trained with all electrodes. The electrodes of a larger number include "
-        "those of a smaller one. The draw differs between subjects and test sessions.",
+        "those of a smaller one. There is one draw for each subject and test session. How a "
+        "model is given a missing electrode differs between models and is part of the result.",
         unset="none",
         figures=(Figure("missing", "with electrodes missing at the test", kind="curves"),),
     ),
@@ -276,8 +279,9 @@ STUDIES = {
         "Two sources of spread",
         lead="std over subjects: how people differ, of each subject's mean over its folds and "
         "seeds. std over seeds: how much the mean over subjects moves when only the seed of "
-        "weights and batches changes; data and splits stay. The second is an uncertainty of the "
-        "mean even if the subjects were all the people there are.",
+        "weights and batches changes; data and splits stay. The second says how far the mean would "
+        "move in another run on the same people; how far it would move with other people follows "
+        "from the first.",
     ),
 }
 

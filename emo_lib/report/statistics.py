@@ -388,8 +388,8 @@ def describe(comparison):
     if c.smallest_p > 0.05:
         used = "" if c.n_used == c.n else f"only {c.n_used} of them differ; "
         return (
-            f"{start}{used}the test cannot call any difference at 5 % "
-            f"(smallest p {c.smallest_p:.3g})"
+            f"{start}{used}no difference can reach p < 0.05 (the smallest possible p is "
+            f"{c.smallest_p:.3g})"
         )
     if c.std_difference == 0:
         return f"{start}all differences are equal; their spread, and so the power, is unknown"
@@ -617,8 +617,8 @@ def draw_ranks(ranking, title):
     offset = step * len(ranking.groups)
     lowest = -offset - (k + 1) // 2
     subtitle = (
-        f"{ranking.n} subjects; Friedman p = {ranking.friedman_p:.2g}; bars join rows that do not "
-        f"differ<br>(signed-rank tests, Holm, {100 * ranking.alpha:g} %)"
+        f"{ranking.n} subjects; Friedman p = {ranking.friedman_p:.2g}; bars join rows without a "
+        f"significant difference<br>(signed-rank tests, Holm, {100 * ranking.alpha:g} %)"
     )
     side = min(250, 70 + 7 * max(len(str(row)) for row in ranking.mean_rank.index))
     fig = go.Figure()

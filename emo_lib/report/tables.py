@@ -30,7 +30,6 @@ from emo_lib.report.rows import (
     row_key,
     row_order,
     rows_of,
-    settings_text,
     title_of,
     with_reference,
 )
@@ -467,7 +466,7 @@ def _named_caveats(caveats, names):
     texts = []
     for caveat, having in owners.items():
         is_shared = set(having) == set(names)
-        texts.append(caveat if is_shared else f"{_join_distinct(having)}: {caveat}")
+        texts.append(caveat if is_shared else f"{'; '.join(dict.fromkeys(having))}: {caveat}")
     return texts
 
 
@@ -480,15 +479,17 @@ def _name_results(frame, study):
     return [prefix + _join_distinct(part[column]) for _, part in frame.groupby("result")]
 
 # %% ../../nbs/report/30_tables.ipynb #c14374c4
-def _describe_parameters(result, study):
-    "A sentence on the hyper-parameters that a result sets beside those of its row, or ''."
-    key = row_key(result, study.rows)
-    row = study.rows.get(key, PrintedRow(key, key))
-    extra = [f"{k} {v}" for k, v in result.spec.hyper.items() if k not in row.hyper]
-    if not extra:
-        return ""
-    title = title_of(key, study.rows)
-    return f"{title} was run with {', '.join(extra)}; the rest {row.rest}"
+def _describe_parameters(results, study):
+    "Sentences on the hyper-parameters that results set beside those of their rows, list of str."
+    titles = {}
+    for result in results:
+        key = row_key(result, study.rows)
+        row = study.rows.get(key, PrintedRow(key, key))
+        extra = [f"{k} {v}" for k, v in result.spec.hyper.items() if k not in row.hyper]
+        if extra:
+            text = f"run with {', '.join(extra)}; the rest {row.rest}"
+            titles.setdefault(text, []).append(title_of(key, study.rows))
+    return [f"{'; '.join(dict.fromkeys(rows))}: {text}" for text, rows in titles.items()]
 
 
 def _name_line(line):
@@ -528,7 +529,8 @@ def _describe_power(long):
         start = f"{dataset}, {n} subjects:"
         if smallest > 0.05:
             sentences.append(
-                f"{start} the test cannot call any difference at 5 % (smallest p {smallest:.3g})"
+                f"{start} no difference can reach p < 0.05 (the smallest possible p is "
+                f"{smallest:.3g})"
             )
             continue
         low, high = 100 * part["detectable"].min(), 100 * part["detectable"].max()
@@ -572,7 +574,7 @@ def _list_caveats(results, names, long, study):
         *_named_caveats([result.caveats for result in results], names),
         *_describe_power(long),
         *_list_test_notes(long),
-        *(_describe_parameters(result, study) for result in results),
+        *_describe_parameters(results, study),
         *(f"pre-trained on {source.dataset} ({_kind_of_data(source.data)})" for source in sources),
         *_list_missing_numbers(results, long),
         *_list_not_converged(results, names),
@@ -601,10 +603,20 @@ def _provenance_line(results, long):
     seeds, commits = _join_distinct(long["seeds"]), _join_distinct(long["git"])
     return (
         f"{first.dataset}: {_kind_of_lines(long)}, feature {first.feature}, windows of "
-        f"{first.window_s:g} s, {len(results[0].classes)} classes (chance "
-        f"{100 * first.chance:.1f} %), data fingerprint {first.fingerprint}, seeds "
-        f"{seeds}, commit {commits}, protocol {protocols}, {seconds:.0f} s in total"
+        f"{first.window_s:g} s, {len(results[0].classes)} classes ({_describe_chance(results)}), "
+        f"data fingerprint {first.fingerprint}, seeds {seeds}, commit {commits}, protocol "
+        f"{protocols}, {seconds:.0f} s in total"
     )
+
+
+def _describe_chance(results):
+    "What guessing reaches; also the constant answer, where one class is clearly more frequent."
+    counts = sum(np.array(fold.confusion) for result in results for fold in result.folds).sum(1)
+    chance, largest = 1 / len(counts), counts.max() / counts.sum()
+    text = f"chance {100 * chance:.1f} %"
+    if largest < 1.1 * chance:
+        return text
+    return f"{text}; always the most frequent class: accuracy {100 * largest:.1f} %"
 
 # %% ../../nbs/report/30_tables.ipynb #c8eaa28d
 @dataclass
@@ -650,7 +662,8 @@ def _lead_of(long, study, shows_spreads):
             "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against "
             f"{reference_title(study)}; min: the smallest p that so few subjects can reach; Holm: "
             "corrected for all tests of this table. Intervals: bootstrap over subjects, of the "
-            "mean difference in points; r: matched-pairs rank-biserial correlation."
+            "mean difference in points; r: matched-pairs rank-biserial correlation, from -1 (every "
+            "subject is worse) to 1 (every subject is better)."
         )
     if _has_number(long, study).any():
         parts.append(_origin_of_printed(study))
@@ -658,11 +671,9 @@ def _lead_of(long, study, shows_spreads):
 
 
 def _origin_of_printed(study):
-    "Where the paper's numbers are from, and the protocol and settings for which it printed them."
-    settings = dict(study.required)
-    title = protocol_title(settings.pop("protocol"))
-    text = f" ({settings_text(settings)})" if settings else ""
-    return f"The paper's columns are copied from: {study.source}. Their protocol: {title}{text}."
+    "Where the paper's numbers are from, and the split for which it printed them."
+    title = protocol_title(study.required["protocol"])
+    return f"The paper's columns are copied from: {study.source}. Their split: {title}."
 
 
 def _title_text(long, study):

@@ -76,6 +76,10 @@ REQUIRED = {
     "scaling": None,
     "pretrain_on": None,
 }
+SPLIT = (
+    "Trained on all labelled trials of one session of a person, with none held out for "
+    "validation, and tested on all windows of another."
+)
 
 TABLE_II = PrintedTable(
     "msmae.table2",
@@ -84,6 +88,7 @@ TABLE_II = PrintedTable(
     source=f"{TITLE} (2024), Table II: {DATA}",
     rows=METHODS,
     reference="msmae",
+    lead=SPLIT,
     expected_subjects=SUBJECTS,
     required=REQUIRED,
     other_models=True,
@@ -96,6 +101,7 @@ TABLE_III = PrintedTable(
     source=f"{TITLE} (2024), Table III: {DATA}",
     rows=VARIANTS,
     reference="msmae",
+    lead=SPLIT,
     expected_subjects=SUBJECTS,
     required=REQUIRED,
     notes=tuple((dataset, note) for dataset in SUBJECTS for note in NOTES_III),
@@ -167,9 +173,9 @@ STUDIES_OF_MSMAE = (
     ),
     _adopt_study(
         "scopes",
-        lead="The difference from `all` is what the unlabelled windows of the test session brought "
-        "(no_test_session), or all windows of the person (other_subjects). A smaller pool is part "
-        "of the difference.",
+        lead="`no_test_session` leaves the unlabelled windows of the test session out of "
+        "pre-training, `other_subjects` all windows of the person. The pools also differ in size, "
+        "and with it the number of training steps; each was trained once, with one seed.",
         order=SCOPES,
     ),
     _adopt_study(
@@ -216,7 +222,12 @@ STUDIES_OF_MSMAE = (
         figures=(Figure("sensitivity", "by choices that the paper leaves open", "row"),),
     ),
     _adopt_study("directions", among=TABLE_II),
-    _adopt_study("missing", among=TABLE_II),
+    _adopt_study(
+        "missing",
+        lead=f"{STUDIES['missing'].lead} MSMAE masks it; LDA and SVM get its mean over the "
+        "training samples; the other networks an image or a graph in which it is 0.",
+        among=TABLE_II,
+    ),
     _adopt_study("seeds"),
 )
 
