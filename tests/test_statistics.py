@@ -189,7 +189,7 @@ def test_few_differing_subjects_lower_what_the_test_can_call():
     comparison = compare_table(scores, "a")[1]
     assert (comparison.n, comparison.n_used) == (12, 3)
     assert comparison.smallest_p == 0.25
-    assert "only 3 of them differ; no difference can reach p < 0.05" in describe(comparison)
+    assert "only 3 of them differ; no difference can be significant at 5 %" in describe(comparison)
 
 
 @pytest.mark.parametrize(

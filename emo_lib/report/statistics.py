@@ -388,8 +388,8 @@ def describe(comparison):
     if c.smallest_p > 0.05:
         used = "" if c.n_used == c.n else f"only {c.n_used} of them differ; "
         return (
-            f"{start}{used}no difference can reach p < 0.05 (the smallest possible p is "
-            f"{c.smallest_p:.3g})"
+            f"{start}{used}no difference can be significant at 5 % (the smallest possible p "
+            f"is {c.smallest_p:.3g})"
         )
     if c.std_difference == 0:
         return f"{start}all differences are equal; their spread, and so the power, is unknown"

@@ -529,8 +529,8 @@ def _describe_power(long):
         start = f"{dataset}, {n} subjects:"
         if smallest > 0.05:
             sentences.append(
-                f"{start} no difference can reach p < 0.05 (the smallest possible p is "
-                f"{smallest:.3g})"
+                f"{start} no difference can be significant at 5 % (the smallest possible "
+                f"p is {smallest:.3g})"
             )
             continue
         low, high = 100 * part["detectable"].min(), 100 * part["detectable"].max()
