@@ -52,7 +52,7 @@ class CausalConvolutions(nn.Module):
     def __init__(self, dim, kernels):
         super().__init__()
         if list(kernels) != sorted(kernels, reverse=True) or min(kernels) < 1:
-            raise ValueError(f"expected kernel lengths from long to short, found {kernels}")
+            raise ValueError(f"kernels: expected lengths from long to short, found {kernels}")
         self.length = kernels[0]
         self.weights = nn.ParameterList(torch.empty(k, dim, dim) for k in kernels)
         self.bias = nn.Parameter(torch.zeros(len(kernels) * dim))
