@@ -27,11 +27,14 @@ from emo_lib.training.estimator import Classifier
 from emo_lib.twins.brain import TwinSettings
 from emo_lib.twins.twin import twin_set
 
-every_model = pytest.mark.parametrize("name", list(MODELS))
-NETWORKS = [name for name, model in MODELS.items() if "features" in model.views]
+TAKES_ARRAYS = [name for name, model in MODELS.items() if model.needs.modalities == ("eeg",)]
+every_model = pytest.mark.parametrize("name", TAKES_ARRAYS)
+NETWORKS = [name for name in TAKES_ARRAYS if "features" in MODELS[name].views]
 every_network = pytest.mark.parametrize("name", NETWORKS)
-PRETRAINED = [name for name, model in MODELS.items() if model(2).stages()]
+PRETRAINED = [name for name in TAKES_ARRAYS if MODELS[name](2).stages()]
 every_pretrained = pytest.mark.parametrize("name", PRETRAINED)
+TAKES_EYE = [name for name, model in MODELS.items() if "eye" in model.needs.modalities]
+every_eye_model = pytest.mark.parametrize("name", TAKES_EYE)
 
 
 def toy(n_channels=62, n=24, seed=0, classes=3):
@@ -170,15 +173,21 @@ def test_bad_input_is_refused_in_fit(name, change):
         (lambda X, y: (X + 0j, y), "real numbers"),
         (lambda X, y: (X.astype(object), y), "real numbers"),
         (lambda X, y: (X[..., :0], y), "at least one band"),
-        (lambda X, y: (X[:0], y[:0]), "at least 2 windows"),
-        (lambda X, y: (X[:, None].repeat(3, 1), y), "takes windows, the samples have 3 steps"),
+        (lambda X, y: (X[:0], y[:0]), "at least 2 (windows|sequences)"),
         (lambda X, y: (X, None), "labels 0..2, found samples without labels"),
     ],
-    ids=["one class", "text", "complex", "objects", "0 bands", "0 windows", "steps", "unlabelled"],
+    ids=["one class", "text", "complex", "objects", "0 bands", "0 windows", "unlabelled"],
 )
 def test_every_model_refuses_in_the_same_words(name, change, words):
     with pytest.raises(ValueError, match=words):
         make(name).fit(*change(*toy()))
+
+
+@pytest.mark.parametrize("name", [n for n in TAKES_ARRAYS if MODELS[n].needs.kind == "window"])
+def test_a_model_of_windows_refuses_steps(name):
+    X, y = toy()
+    with pytest.raises(ValueError, match="takes windows, the samples have 3 steps"):
+        make(name).fit(X[:, None].repeat(3, 1), y)
 
 
 @every_model
@@ -526,7 +535,9 @@ def test_scikit_learn_validates_and_searches(name):
     assert set(search.predict(X)) <= set(words)
 
 
-@pytest.mark.parametrize("name", [n for n, m in MODELS.items() if hasattr(m, "decision_function")])
+@pytest.mark.parametrize(
+    "name", [n for n in TAKES_ARRAYS if hasattr(MODELS[n], "decision_function")]
+)
 def test_a_decision_function_ranks_as_the_model_predicts(name):
     X, y = toy()
     model = make(name).fit(X, y)
@@ -846,3 +857,85 @@ def test_padding_does_not_change_the_answer_for_a_sequence(features):
         steps=np.concatenate([samples.steps, samples.steps[:, :1] & False], 1),
     )
     assert np.allclose(model.predict_proba(padded), model.predict_proba(samples), atol=1e-6)
+
+
+# Models that take eye movements
+
+
+def looks(n=24, n_eye=6, seed=0, n_channels=12):
+    "Samples of EEG and eye movements, sequences of four steps or windows, of three classes."
+    rng = np.random.default_rng(seed)
+    X, y = toy(n_channels, n, seed)
+    eye = rng.normal(size=(n, 1, n_eye)) + y[:, None, None]
+    return replace(from_arrays(X, y, channels=CHANNELS[:n_channels]), eye=eye.astype("float32"))
+
+
+def as_needed(name, samples):
+    "The samples, repeated as steps for a model of sequences."
+    if MODELS[name].needs.kind == "window":
+        return samples
+    names = ("eeg", "eye", "there", "steps")
+    return replace(samples, **{k: np.repeat(getattr(samples, k), 4, axis=1) for k in names})
+
+
+def made(name, **hyper):
+    return make(name, 12, **hyper)
+
+
+@every_eye_model
+def test_an_eye_model_answers_and_repeats_itself(name):
+    samples = as_needed(name, looks())
+    a, b = made(name).fit(samples), made(name).fit(samples)
+    p = a.predict_proba(samples)
+    assert p.shape == (24, 3)
+    assert np.allclose(p.sum(1), 1)
+    assert np.array_equal(p, b.predict_proba(samples))
+    assert np.array_equal(a.predict(samples), a.classes_[p.argmax(1)])
+    assert a.predict_proba(samples[:0]).shape == (0, 3)
+    assert np.allclose(a.predict_proba(samples[5:6]), p[5:6], atol=1e-5)
+
+
+@every_eye_model
+def test_an_eye_model_refuses_what_it_cannot_take(name):
+    samples = as_needed(name, looks())
+    model = made(name).fit(samples)
+    with pytest.raises(ValueError, match="expected 6 eye features as in training, found 5"):
+        model.predict(replace(samples, eye=samples.eye[:, :, :5]))
+    broken = samples.eye.copy()
+    broken[3, 0, 2] = np.nan
+    with pytest.raises(ValueError, match="eye has NaN or infinite values in 1 of 24"):
+        made(name).fit(replace(samples, eye=broken))
+    with pytest.raises(ValueError, match="add eye to the modalities"):
+        made(name).fit(replace(samples, eye=None))
+
+
+@every_eye_model
+def test_an_eye_model_bears_a_constant_feature(name):
+    samples = as_needed(name, looks())
+    eye = samples.eye.copy()
+    eye[..., 2] = 7
+    constant = replace(samples, eye=eye)
+    assert np.isfinite(made(name).fit(constant).predict_proba(constant)).all()
+
+
+@pytest.mark.parametrize("name", [n for n in TAKES_EYE if MODELS[n].has_weights])
+def test_an_eye_model_comes_back_from_its_file(name, tmp_path):
+    samples = as_needed(name, looks())
+    model = made(name).fit(samples)
+    model.save(tmp_path / "w.safetensors")
+    again = made(name).load(tmp_path / "w.safetensors")
+    assert np.array_equal(again.predict_proba(samples), model.predict_proba(samples))
+
+
+@pytest.mark.parametrize("name", [n for n in TAKES_EYE if MODELS[n](2).stages()])
+def test_an_eye_model_pretrains_and_resumes_from_its_stages(name, tmp_path):
+    samples = as_needed(name, looks())
+    model = made(name)
+    other = made(name)
+    for stage in model.stages():
+        model.pretrain(stage, samples)
+        model.save_stage(stage, tmp_path / f"{stage.name}.safetensors")
+        other.load_stage(stage, tmp_path / f"{stage.name}.safetensors")
+    p = model.fit(samples).predict_proba(samples)
+    assert np.array_equal(p, other.fit(samples).predict_proba(samples))
+    assert not np.array_equal(p, made(name).fit(samples).predict_proba(samples))

@@ -9,6 +9,7 @@ import pytest
 from emo_lib.data.datasets import open_dataset
 from emo_lib.models.registry import MODELS, make_model
 from emo_lib.protocols.registry import make_protocol
+from emo_lib.samples.needs import Needs
 from emo_lib.twins.twin import write_twin
 
 pytestmark = pytest.mark.slow
@@ -34,6 +35,7 @@ SMALL = {
         clip=1.0,
     ),
 }
+WINDOW_MODELS = [name for name, model in MODELS.items() if model.needs == Needs()]
 SIZES = {name: model.small for name, model in MODELS.items()} | SMALL
 # Strength of the emotion for networks that detect the default only after minutes of training.
 STRONG = {"simplevit": 3.0, "fbccnn": 3.0}
@@ -87,11 +89,11 @@ def errors_above_chance(fs, name):
     return (accuracy(fs, name) - p) / np.sqrt(p * (1 - p) / (45 * SUBJECTS))
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", WINDOW_MODELS)
 def test_at_chance_without_emotion(features, name):
     assert abs(errors_above_chance(features(0.0), name)) < 3
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", WINDOW_MODELS)
 def test_above_chance_with_emotion(features, name):
     assert errors_above_chance(features(STRONG.get(name, 1.0)), name) > 3
