@@ -390,8 +390,7 @@ def test_a_small_network_is_not_taken_for_the_papers():
         invented_result("msmae", 70, hyper={"layers": 1}),
     ]
     text = to_markdown(comparison(results, ABLATION))
-    assert "ViT (1×1): run with layers 1; the rest as printed" in text
-    assert "OURS: run with layers 1; the rest as printed" in text
+    assert "ViT (1×1); OURS: run with layers 1; the rest as printed" in text
 
 
 def test_notes_on_printed_numbers_are_below_their_data_set():
