@@ -84,12 +84,18 @@ def why_not_converged(folds):
     if mean < LEARNT:
         return (
             f"not trained to convergence: accuracy {100 * mean:.0f} % on its training samples, "
-            f"below our threshold of {100 * LEARNT:.0f} %"
+            f"below {100 * LEARNT:.0f} %: too brief a training, or data that the model cannot fit"
         )
     n_improving = sum(is_improving(fold.curve) for fold in known)
     if 2 * n_improving > len(known):
         return (
             f"not trained to convergence: still improving at the end of {n_improving} of "
             f"{len(known)} folds (accuracy {100 * mean:.0f} % on its training samples)"
+        )
+    n_low = sum(fold.train_accuracy < LEARNT for fold in known)
+    if n_low:
+        return (
+            f"{n_low} of {len(known)} folds not trained to convergence: accuracy below "
+            f"{100 * LEARNT:.0f} % on their training samples"
         )
     return ""

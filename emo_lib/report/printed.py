@@ -269,8 +269,8 @@ STUDIES = {
         reference="none",
         heading="z-scores",
         lead="`session own` takes the statistics of all windows of a session, the unlabelled "
-        "windows of the test session among them: the result is transductive. It shows how much of "
-        "the loss between sessions is a shift and a scale of single features.",
+        "windows of the test session among them: the result is transductive. A gain is what "
+        "removing a shift and a scale of single features brings.",
         order=("none", "session own"),
         figures=(Figure("scaling", "without and with z-scores per session"),),
     ),

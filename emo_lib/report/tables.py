@@ -35,6 +35,7 @@ from emo_lib.report.rows import (
 )
 from emo_lib.report.statistics import (
     MIN_RANKED_ROWS,
+    MIN_SUBJECTS,
     compare_table,
     holm,
     rank_rows,
@@ -657,13 +658,16 @@ def _lead_of(long, study, shows_spreads):
         parts.append(
             f"Mean ± standard deviation over subjects, of each subject's mean over its {averaged}."
         )
+    if long["n_seeds"].eq(1).all():
+        parts.append("One seed of weights and batches; another one moves a mean as well.")
     if study.reference is not None:
         parts.append(
             "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against "
-            f"{reference_title(study)}; min: the smallest p that so few subjects can reach; Holm: "
-            "corrected for all tests of this table. Intervals: bootstrap over subjects, of the "
-            "mean difference in points; r: matched-pairs rank-biserial correlation, from -1 (every "
-            "subject is worse) to 1 (every subject is better)."
+            f"{reference_title(study)}; min: the smallest p that subjects who differ can reach; "
+            "Holm: corrected for all tests of this table. Intervals: bootstrap over subjects, of "
+            f"the mean difference in points, from {MIN_SUBJECTS} subjects on; r: matched-pairs "
+            "rank-biserial correlation over the subjects who differ, from -1 (each of them is "
+            "worse) to 1 (each is better)."
         )
     if _has_number(long, study).any():
         parts.append(_origin_of_printed(study))

@@ -201,9 +201,10 @@ STUDIES_OF_MSMAE = (
         STUDIES["missing"],
         id="msmae.missing_statistics",
         title="Electrodes missing at the test: whose statistics batch normalisation uses",
-        lead="Models were trained with all electrodes. The first row normalises with the mean and "
-        "variance of all training windows, the second with those of the training windows without "
-        "the electrodes that the test lacks; nothing else differs, not even the weights.",
+        lead="Models were trained with all electrodes. `MSMAE` normalises with the mean and "
+        "variance of all training windows, `statistics of the same electrodes` with those of the "
+        "training windows without the electrodes that the test lacks; the weights are the same. "
+        "Both rows can differ at `none`: some test sessions lack an electrode of themselves.",
         rows=STATISTICS,
         other_models=False,
         expected_subjects=SUBJECTS,
@@ -214,7 +215,7 @@ STUDIES_OF_MSMAE = (
         "msmae.sensitivity",
         "What the paper leaves open",
         reference="msmae",
-        lead="Each row differs from the default in one choice that the paper does not state.",
+        lead="Each row differs from the row MSMAE in one choice that the paper does not state.",
         rows=CHOICES,
         other_models=False,
         expected_subjects=SUBJECTS,

@@ -8,7 +8,7 @@ __all__ = ['PAPER']
 # %% ../../../nbs/papers/mv_sstma/10_facts.ipynb #94eb0e01
 from dataclasses import replace
 
-from ...report.printed import Paper, PrintedTable, read_rows
+from ...report.printed import Paper, PrintedTable, Study, read_rows
 
 # %% ../../../nbs/papers/mv_sstma/10_facts.ipynb #c23a15c7
 TITLE = (
@@ -151,6 +151,24 @@ def _tables(dataset):
 
 
 TABLES = (*_tables("SEED-IV"), *_tables("SEED-V"))
+COMPARISONS = (
+    Study("mv_sstma.pretraining", "With and without pre-training", level="pretraining"),
+    Study("mv_sstma.fusion", "How modalities are fused", level="fusion", heading="fusion"),
+    Study(
+        "mv_sstma.few",
+        "Few labels",
+        level="samples_per_class",
+        heading="labelled sequences per class",
+        unset="all",
+    ),
+    Study(
+        "mv_sstma.few_fusion",
+        "How modalities are fused, few labels",
+        level="fusion",
+        heading="fusion",
+        required={"samples_per_class": 10},
+    ),
+)
 
 # %% ../../../nbs/papers/mv_sstma/10_facts.ipynb #70a7a7b9
 FUSIONS = {"fusion": ["concat", "attention"]}
@@ -176,6 +194,7 @@ PAPER = Paper(
     name="mv_sstma",
     cite=CITE,
     tables=TABLES,
+    studies=COMPARISONS,
     errata=(
         QUOTED,
         WHICH_TEN,
