@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn.base import clone
 
-import emo_lib.models.msmae as module
 import emo_lib.models.vit  # noqa: F401
+import emo_lib.training.stages as module
 from emo_lib.base.montage import CHANNELS
 from emo_lib.models.msmae import MSMAE, VARIANTS, MSMAENet
 from emo_lib.nets.masking import random_mask

@@ -9,7 +9,6 @@ __all__ = ['VARIANTS', 'Decoder', 'reconstruction_loss', 'ChannelBranch', 'Regio
 # %% ../../nbs/models/70_msmae.ipynb #382ea72f
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ from torch import nn
 
 from ..base.montage import CELLS
 from ..base.parameters import Count, Flag, NotNegative, Positive, Share, Whole
-from ..base.store import derive_seed
 from ..nets.alignment import RegionAttention, attention_summary, region_mmd
 from emo_lib.nets.blocks import (
     ElectrodePatches,
@@ -32,8 +30,8 @@ from emo_lib.nets.blocks import (
 )
 from ..nets.masking import gather_order, gather_tokens, random_mask, region_counts
 from ..signals.images import window_images
-from ..training.loop import TrainingOptions, forward, train
-from ..training.stages import PretrainedClassifier, Stage
+from ..training.loop import TrainingOptions, forward
+from ..training.stages import PretrainedClassifier, Stage, pretrain_part
 
 # %% ../../nbs/models/70_msmae.ipynb #ef03c4c2
 class Decoder(nn.Module):
@@ -307,23 +305,11 @@ class Pretrainer:
 
     def __init__(self, options, checkpoint=None):
         self.options = options
-        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self.checkpoint = checkpoint
 
     def minimise(self, name, net, loss, data):
         """Train `net`; the seed depends on `name`, not on the order of the trainings."""
-        given = self.options
-        options = given.training_options(
-            epochs=given.pretrain_epochs,
-            lr=given.pretrain_lr,
-            batch_size=given.pretrain_batch_size or given.batch_size,
-            patience=None,
-            stop_loss=None,
-            seed=derive_seed(given.seed, name),
-        )
-        file = self.checkpoint
-        if file is not None:
-            file = file.with_name(f"{file.stem}.{name}.safetensors")
-        return train(net, loss, data, options, checkpoint=file)
+        return pretrain_part(name, net, loss, data, self.options, self.checkpoint)
 
     def channel(self, branch, pool):
         """Lines 1 to 10: minimise L_recon_1; returns {"channel": learning curve}."""

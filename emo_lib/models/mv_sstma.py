@@ -7,7 +7,6 @@ __all__ = ['SequenceMAE', 'MultimodalNet', 'SequenceOptions', 'MVSSTMA', 'MVSSTM
 
 # %% ../../nbs/models/75_mv_sstma.ipynb #b417ca08
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -18,14 +17,13 @@ from torch.nn import functional as F
 
 from ..base.montage import CHANNELS
 from ..base.parameters import Count, Flag, NotNegative, Positive, Whole
-from ..base.store import derive_seed
 from ..nets.correlation import cca_loss
 from ..nets.fusion import AttentionFusion, ConcatFusion
 from ..nets.hybrid import HybridBlock, channel_positions
 from ..nets.masking import gather_order, gather_tokens, random_mask
 from ..samples.needs import Needs
-from ..training.loop import TrainingOptions, forward, train
-from ..training.stages import PretrainedClassifier, Stage
+from ..training.loop import TrainingOptions, forward
+from ..training.stages import PretrainedClassifier, Stage, pretrain_part
 
 # %% ../../nbs/models/75_mv_sstma.ipynb #351bc705
 def fit_scale(x, exists, kind):
@@ -34,14 +32,10 @@ def fit_scale(x, exists, kind):
     values = values.numpy()
     is_bare = np.isnan(values).all(0)
     values = np.where(is_bare, 0.0, values)
-    if kind == "standard":
-        a, b = np.nanmean(values, 0), np.nanstd(values, 0)
-    else:
-        low, high = np.nanmin(values, 0), np.nanmax(values, 0)
-        b = (high - low) / 90
-        b = np.where(b > 0, b, 1.0)
-        a = low - 10 * b
+    low = np.nanmin(values, 0)
+    b = np.nanstd(values, 0) if kind == "standard" else (np.nanmax(values, 0) - low) / 90
     b = np.where(b > 0, b, 1.0)
+    a = np.nanmean(values, 0) if kind == "standard" else low - 10 * b
     return torch.tensor(np.stack([a, b]), dtype=torch.float32)
 
 # %% ../../nbs/models/75_mv_sstma.ipynb #dcdee76b
@@ -115,9 +109,9 @@ class SequenceMAE(nn.Module):
             seen = torch.where(exists_seen[..., None], seen, _gather_channels(full, index))
         place = index[..., None, None].expand_as(seen)
         full = full.to(seen.dtype).scatter(1, place, seen)
-        some = None if bool(exists.all()) else exists
+        exists = None if bool(exists.all()) else exists
         for block in self.decoder:
-            full = block(full, some)
+            full = block(full, exists)
         return self.predict(full)
 
     def reconstruct(self, x, exists, ratio, generator=None):
@@ -135,13 +129,13 @@ class SequenceMAE(nn.Module):
 
     def features(self, x, exists, pool="mean"):
         """One vector (n, dim) per sample, over the tokens that exist."""
-        tokens, _, some = self.encode(x, exists)
-        some = torch.ones_like(tokens[..., 0], dtype=torch.bool) if some is None else some
-        if pool == "last":
-            is_last = some & ~(some.flip(2).cumsum(2).flip(2) > 1)  # the last step of each channel
-            some = is_last
-        total = (tokens * some[..., None]).sum((1, 2))
-        return total / some.sum((1, 2))[:, None].clamp(min=1)
+        tokens, _, counts = self.encode(x, exists)
+        if counts is None:
+            counts = torch.ones_like(tokens[..., 0], dtype=torch.bool)
+        if pool == "last":  # of each channel, the last step that exists
+            counts = counts & (counts.flip(2).cumsum(2).flip(2) == 1)
+        total = (tokens * counts[..., None]).sum((1, 2))
+        return total / counts.sum((1, 2))[:, None].clamp(min=1)
 
 
 def _apply_scale(scale, x):
@@ -326,22 +320,11 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
         data = self.tensors(pool)[place : place + 2]
         kind = self.eeg_scale if name == "eeg" else self.eye_scale
         net.fit_scales(*(x.cpu() for x in data), kind)
-        options = self.training_options(
-            epochs=self.pretrain_epochs,
-            lr=self.pretrain_lr,
-            batch_size=self.pretrain_batch_size or self.batch_size,
-            patience=None,
-            stop_loss=None,
-            seed=derive_seed(self.seed, name),
-        )
-        if checkpoint is not None:
-            checkpoint = Path(checkpoint)
-            checkpoint = checkpoint.with_name(f"{checkpoint.stem}.{name}.safetensors")
 
         def loss(net, batch, generator):
             return net.loss(*batch, self.mask_ratio, generator)
 
-        return {name: train(net, loss, data, options, checkpoint=checkpoint)}
+        return {name: pretrain_part(name, net, loss, data, self, checkpoint)}
 
     def _fit(self, train_samples, val, adapt):
         self.net_ = self._new_net(self.seed)

@@ -78,7 +78,7 @@ FEW_LABELS = _rows(
 
 # %% ../../../nbs/papers/mv_sstma/10_facts.ipynb #1b6811be
 def _required(dataset, **few):
-    "The settings of a printed row: the split of its data set, sequences aside."
+    "The settings that a printed row has: the split of its data set, and which labels."
     labels = {
         "trials_per_class": None,
         "first_trials_per_class": None,
