@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from pykalman import KalmanFilter
 
 from emo_lib.base.facts import SPECS, Trial, make_signal
 from emo_lib.base.store import file_fingerprint
+from emo_lib.cli.main import main
+from emo_lib.data.datasets import open_dataset
 from emo_lib.samples.featuresets import (
     Recipe,
     extract,
@@ -26,8 +29,10 @@ from emo_lib.samples.featuresets import (
     save_features,
     write_features,
 )
+from emo_lib.samples.samples import make_samples
 from emo_lib.signals.features import band_bins, band_variance, differential_entropy, psd
 from emo_lib.signals.smoothing import lds, moving_average
+from emo_lib.twins.twin import write_twin
 
 pytestmark = pytest.mark.slow  # writes or reads whole twins
 
@@ -715,6 +720,123 @@ def test_eye_features_of_another_recording_are_refused(disk, tmp_path):
     with pytest.raises(ValueError, match="found none of trial 3"):
         write(ds, tmp_path / "out")
     write(ds, tmp_path / "out", eye=False)
+
+
+# ---- the eye, held over shorter windows
+
+HELD = [("SEED-IV", "preprocessed", {}), ("SEED-V", "raw", {"raw": "int16"})]
+
+
+@pytest.fixture(scope="module", params=HELD, ids=["SEED-IV", "SEED-V"])
+def held_twin(request, tmp_path_factory):
+    "A twin with trials of 10 s, so 2 windows of the eye, and what its features are made from."
+    name, source, parameters = request.param
+    root = tmp_path_factory.mktemp(name)
+    write_twin(name, root, subjects=1, seconds_per_trial=10, **parameters)
+    return open_dataset(name, root), source
+
+
+# SEED-V is computed from recordings of 1000 Hz, which takes longer
+SEED_IV_ONLY = pytest.mark.parametrize("held_twin", HELD[:1], indirect=True, ids=["SEED-IV"])
+
+
+def write_and_load(ds, out, **options):
+    write(ds, out, "de", **options)
+    return load_features(out)
+
+
+def test_eye_features_are_held_over_shorter_windows(held_twin, tmp_path):
+    ds, source = held_twin
+    options = dict(window_s=1.0, source=source)
+    fs = write_and_load(ds, tmp_path / "held", eye="hold", **options)
+    without = write_and_load(ds, tmp_path / "without", eye=True, **options)
+    n_trials = sum(len(ds.spec.labels[session]) for session in ds.sessions(1))
+    assert without.sizes["window"] == 10 * n_trials
+    assert "eye" not in without
+    assert "eye_held" not in without.attrs
+    row = 0
+    for session in ds.sessions(1):
+        eye = ds.eye(1, session, 4.0)
+        for trial in range(1, len(ds.spec.labels[session]) + 1):
+            assert len(eye[trial]) == 2
+            assert (eye[trial][0] != eye[trial][1]).any()
+            for i in range(8):  # the last two of ten windows have no eye
+                assert (fs.session[row], fs.trial[row], fs.start_s[row]) == (session, trial, i)
+                assert np.array_equal(fs.eye[row], eye[trial][i // 4])
+                row += 1
+    assert row == fs.sizes["window"]
+    assert np.array_equal(fs.eeg, without.eeg[without.start_s.values < 8])
+    assert fs.attrs["eye_held"] == (
+        "eye features of 4-s windows are held over windows of 1 s; "
+        "the EEG after the last of them in a trial is left out"
+    )
+    assert json.loads(fs.attrs["parameters"])["eye"] == "hold"
+    samples = make_samples(fs, modalities=("eeg", "eye"))
+    assert samples.meta.attrs["caveats"] == [fs.attrs["eye_held"]]
+
+
+@SEED_IV_ONLY
+def test_windows_as_long_as_those_of_the_eye_need_no_hold(held_twin, tmp_path):
+    ds, source = held_twin
+    held = write_and_load(ds, tmp_path / "held", eye="hold", source=source)
+    plain = write_and_load(ds, tmp_path / "plain", source=source)
+    assert held.attrs["fingerprint"] == plain.attrs["fingerprint"]
+    assert "eye_held" not in held.attrs
+
+
+@pytest.mark.parametrize("window_s", [1.5, 3.0, 8.0])
+def test_a_window_that_does_not_divide_the_eyes_is_refused(held_twin, window_s, tmp_path):
+    ds, source = held_twin
+    expected = rf"eye: 'hold' expects windows of 4 s, .* found window_s {window_s:g}; use for ex"
+    with pytest.raises(ValueError, match=expected):
+        write(ds, tmp_path / "out", window_s=window_s, source=source, eye="hold")
+    assert not (tmp_path / "out").exists()
+
+
+def test_hold_needs_eye_features_and_a_known_word(held_twin, tmp_path):
+    ds, source = held_twin
+    for reader, options, words in (
+        (Toy(), dict(eye="hold"), "eye: 'hold' expects eye features, found none of SEED"),
+        (ds, dict(eye="hold", source="released"), "eye: 'hold' is for features that are computed"),
+        (ds, dict(eye="held", source=source), "eye: expected true, false or 'hold', found 'held'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            write(reader, tmp_path / "out", "de", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@SEED_IV_ONLY
+def test_trials_that_differ_by_a_window_of_the_eye_are_cut(held_twin, tmp_path, monkeypatch):
+    ds, source = held_twin
+    read, counts = ds.eye, {1: 1, 2: 2, 3: 3}
+
+    def eye(subject, session, window_s):
+        trials = read(subject, session, window_s)
+        return {t: np.resize(x, (counts.get(t, 2), x.shape[1])) for t, x in trials.items()}
+
+    monkeypatch.setattr(ds, "eye", eye)
+    fs = write_and_load(ds, tmp_path / "out", window_s=1.0, source=source, eye="hold")
+    windows = [int((fs.trial == trial).sum()) for trial in (1, 2, 3)]
+    assert windows == [4 * 3, 8 * 3, 8 * 3]  # of three sessions
+    assert open_features(tmp_path / "out" / "sub-1_ses-1.nc").attrs["eye_cut"] == (
+        "in windows of 4 s: trial 1: 2 windows of EEG, 1 of the eye, cut to 1; "
+        "trial 3: 2 windows of EEG, 3 of the eye, cut to 2"
+    )
+    counts[2] = 4
+    with pytest.raises(ValueError, match="found 4 and 2 in trial 2"):
+        write(ds, tmp_path / "other", "de", window_s=1.0, source=source, eye="hold")
+
+
+@SEED_IV_ONLY
+def test_the_command_holds_eye_features(held_twin, tmp_path):
+    ds, source = held_twin
+    arguments = ["features", "--dataset", ds.spec.name, "--root", ds.root, "--feature", "de"]
+    arguments += ["--from", source, "--window-s", 1, "--subject", 1]
+    for flags, value in (([], True), (["--hold-eye"], "hold"), (["--no-eye", "--hold-eye"], False)):
+        out = tmp_path / "-".join(["out", *flags])
+        done = CliRunner().invoke(main, [str(a) for a in [*arguments, *flags, "--out", out]])
+        assert done.exit_code == 0, done.output
+        assert json.loads(load_features(out).attrs["parameters"])["eye"] == value
 
 
 @pytest.mark.parametrize("offset", [0, 5e3, 1e5])

@@ -15,6 +15,7 @@ from emo_lib.twins.truth import class_entropy, read_twin, true_effects
 from emo_lib.twins.twin import write_twin
 
 QUIET = dict(emotion=0.0, subject_effect=0.0, session_drift=0.0, seconds_per_trial=20)
+LOUD = QUIET | dict(emotion=1.0)
 ALL = dict(
     electrodes_db=2.0,
     coupling=0.5,
@@ -141,3 +142,21 @@ def test_command(tmp_path):
     done = emo('{"electrodes_db": 2}')
     assert done.exit_code == 1
     assert "--replace" in done.output
+
+
+def test_classes_that_are_alike_in_one_modality():
+    "Class 3 (neutral) has the EEG of class 2 (sad), and keeps its eyes; class 1 the other way."
+    alike = dict(eeg_alike=("sad", "neutral"), eye_alike=("sad", "fear"))
+    plain, settings = (TwinSettings("SEED-V", mechanisms=m, **LOUD) for m in ({}, alike))
+    entropy, usual = class_entropy(settings, 1, 1), class_entropy(plain, 1, 1)
+    assert np.array_equal(entropy[3], entropy[2])
+    assert not np.allclose(usual[3], usual[2])
+    assert np.array_equal(entropy[[0, 1, 2, 4]], usual[[0, 1, 2, 4]])
+    assert settings.feelings == ["disgust", "sad", "sad", "neutral", "happy"]
+
+
+def test_alike_classes_must_exist():
+    with pytest.raises(ValueError, match="eeg_alike: expected two or more .* found joy"):
+        TwinSettings("SEED-V", mechanisms=dict(eeg_alike=("joy", "sad")))
+    with pytest.raises(ValueError, match="eye_alike: expected two or more"):
+        TwinSettings("SEED-V", mechanisms=dict(eye_alike=("sad",)))

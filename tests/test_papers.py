@@ -14,6 +14,7 @@ from emo_lib.report.figures import draw
 from emo_lib.report.printed import STUDIES, Paper, PrintedTable, read_rows
 from emo_lib.report.tables import comparison, to_markdown
 from emo_lib.run.grid import GridError
+from emo_lib.samples.hiding import Hiding
 
 REPORTS = [find_report(id)[1] for id in report_ids()]
 
@@ -30,7 +31,8 @@ def test_a_paper_states_its_experiments(paper):
     experiments = paper.experiments
     assert make_protocol(**experiments["protocol"])
     for label, hyper in experiments["models"].items():
-        assert make_model(label, n_classes=2, **hyper)
+        hyper = dict(hyper)
+        assert make_model(hyper.pop("model", label), n_classes=2, **hyper)
     for name, study in experiments["studies"].items():
         assert f"{paper.name}.{name}" in paper.reports, "a study has a table"
         assert set(study["models"]) <= set(experiments["models"])
@@ -40,8 +42,10 @@ def test_a_paper_states_its_experiments(paper):
 def test_rows_are_models_that_exist(report):
     for row in report.rows.values():
         assert row.model in MODELS
-        hyper = make_model(row.model, n_classes=2, **row.hyper).get_params()
-        assert row.hyper.items() <= hyper.items()
+        stated = dict(row.hyper)
+        if hidden := stated.pop("hidden", None):
+            assert Hiding.model_validate(hidden).word == hidden
+        assert stated.items() <= make_model(row.model, n_classes=2, **stated).get_params().items()
     assert report.reference is None or report.level is not None or report.reference in report.rows
 
 

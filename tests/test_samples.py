@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from emo_lib.base.facts import META, SPECS, make_features
 from emo_lib.data.datasets import open_dataset
+from emo_lib.run.results import prediction_table
 from emo_lib.samples.needs import Needs, check_needs, check_samples
 from emo_lib.samples.samples import Samples, SampleSettings, from_arrays, make_samples
 from emo_lib.twins.twin import write_twin
@@ -22,6 +23,8 @@ KINDS = [
     dict(kind="sequence", length=3, stride=2),
     dict(kind="sequence", length=10, short="pad"),
     dict(kind="sequence", length=10, short="repeat"),
+    dict(kind="sequence", length=3, edges="repeat"),
+    dict(kind="sequence", length=10, stride=4, edges="repeat"),
     dict(kind="trial", short="pad"),
     dict(kind="trial", length=4, short="pad"),
     dict(kind="trial", length=50, short="repeat"),
@@ -68,7 +71,9 @@ def test_no_sample_crosses_a_trial(twin, settings):
         values = twin[column].values[rows]
         own = samples.meta[column].to_numpy()[:, None]
         assert ((values == own) | ~samples.steps).all(), column
-    assert (samples.meta.start_s == twin.start_s.values[rows[:, 0]]).all()
+    named = rows[:, -1] if settings.get("edges") == "repeat" else rows[:, 0]
+    assert (samples.meta.start_s == twin.start_s.values[named]).all()
+    assert not samples.meta.duplicated([*TRIAL, "start_s"]).any()
 
 
 @pytest.mark.parametrize("settings", KINDS)
@@ -77,7 +82,7 @@ def test_steps_follow_one_another_in_time(twin, settings):
     rows = origin(samples)
     real = samples.steps[:, 1:]
     gaps = np.diff(rows, axis=1)[real]
-    allowed = {0, 1} if settings.get("short") == "repeat" else {1}
+    allowed = {0, 1} if "repeat" in settings.values() else {1}
     assert set(gaps.tolist()) <= allowed
 
 
@@ -143,6 +148,73 @@ def test_sequences_agree_with_a_loop(twin):
         expected += [rows[start : start + 5] for start in range(0, len(rows) - 4, 3)]
     samples = cut(twin, kind="sequence", length=5, stride=3)
     assert np.array_equal(samples.eeg, twin.eeg.values[np.array(expected)])
+
+
+def slow_edges(table, length, stride):
+    "Row numbers of sequences: back from each last window, but not beyond the first of its part."
+    sequences, first = [], 0
+    for last in range(len(table)):
+        same_trial = last and (table[TRIAL].iloc[last] == table[TRIAL].iloc[last - 1]).all()
+        is_next = last and table.start_s[last] - table.start_s[last - 1] == 4
+        if not (same_trial and is_next):
+            first = last
+        if (last - first) % stride == 0:
+            sequences.append([max(first, last - back) for back in range(length)][::-1])
+    return sequences
+
+
+@pytest.mark.parametrize("length, stride", [(1, 1), (5, 1), (5, 3), (16, 2)])
+@pytest.mark.parametrize("share", [1.0, 0.97])  # of windows that are kept
+def test_repeated_edges_agree_with_a_loop(twin, length, stride, share):
+    is_kept = np.random.default_rng(0).random(twin.sizes["window"]) < share
+    features = twin.isel(window=np.flatnonzero(is_kept))
+    table = pd.DataFrame({c: features[c].values for c in META})
+    expected = np.array(slow_edges(table, length, stride))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is left out
+        samples = make_samples(
+            marked(features), "sequence", length, stride, ("eeg", "eye"), edges="repeat"
+        )
+    assert np.array_equal(origin(samples), expected)
+    assert samples.steps.all()
+    assert not any("left out" in caveat for caveat in samples.meta.attrs["caveats"])
+    if stride == 1:
+        assert origin(samples)[:, -1].tolist() == list(range(len(table)))
+
+
+def windows_of_seed_v():
+    "One channel of the windows of 4 s that the facts of SEED-V list, of one subject."
+    rows = [
+        dict(subject=1, session=session, trial=t, clip=t, label=0, start_s=4.0 * w)
+        for session, seconds in SPECS["SEED-V"].trial_s.items()
+        for t, length in enumerate(seconds, 1)
+        for w in range(int(length // 4))
+    ]
+    named = dict(dataset="SEED-V", feature="de", window_s=4.0, provenance="real", classes=["a"])
+    return make_features(np.zeros((len(rows), 1, 1)), pd.DataFrame(rows), ["FP1"], ["p"], **named)
+
+
+@pytest.mark.parametrize("edges, counts", [("drop", [546, 406, 466]), ("repeat", [681, 541, 601])])
+def test_sequences_of_ten_windows_of_seed_v(edges, counts):
+    samples = make_samples(windows_of_seed_v(), "sequence", 10, edges=edges)
+    assert samples.meta.session.value_counts(sort=False).tolist() == counts
+
+
+def test_short_has_nothing_to_do_with_repeated_edges(twin):
+    cuts = [
+        make_samples(twin, "sequence", 16, short=short, edges="repeat")
+        for short in ("drop", "pad", "repeat")
+    ]
+    for samples in cuts:
+        assert len(samples) == twin.sizes["window"]
+        assert np.array_equal(samples.eeg, cuts[0].eeg)
+
+
+def test_a_table_of_predictions_takes_sequences_with_repeated_edges(twin):
+    meta = make_samples(twin, "sequence", 5, edges="repeat").meta
+    table = prediction_table(meta, np.full((len(meta), 5), 0.2), {"fold": "all"})
+    assert table.start_s.tolist() == twin.start_s.values.tolist()
+    assert not table.duplicated([*TRIAL, "start_s"]).any()
 
 
 def test_windows_share_the_memory_of_the_feature_set(twin):
@@ -310,6 +382,11 @@ def test_arrays():
             call()
 
 
+def test_repeated_edges_do_not_make_up_for_a_sequence_longer_than_every_trial():
+    with pytest.raises(ValueError, match="length: expected at most 4 windows, the longest trial"):
+        make_samples(small(), "sequence", 5, edges="repeat")
+
+
 @pytest.mark.parametrize("short", ["drop", "pad", "repeat"])
 def test_a_sequence_longer_than_every_trial_is_refused(short):
     with pytest.raises(ValueError, match="length: expected at most 4 windows, the longest trial"):
@@ -425,6 +502,9 @@ def test_a_whole_trial_with_a_gap_is_refused(short):
         (dict(modalities=("eeg", "eeg")), "modalities: expected each modality once"),
         (dict(modalities=("ecg",)), "expected 'eeg' or 'eye', found 'ecg'"),
         (dict(short="cut"), "short: expected 'drop', 'pad' or 'repeat', found 'cut'"),
+        (dict(edges="pad"), "edges: expected 'drop' or 'repeat', found 'pad'"),
+        (dict(edges="repeat"), "edges: expected 'drop' for kind 'window', found 'repeat'"),
+        (dict(kind="trial", edges="repeat"), "edges: expected 'drop' for kind 'trial'"),
     ],
 )
 def test_impossible_settings_are_refused(settings, words):
@@ -445,6 +525,20 @@ def test_settings_come_from_a_configuration_and_go_back():
     assert len({settings, SampleSettings(kind="sequence", length=3)}) == 1
 
 
+def test_settings_stored_before_edges_existed_can_be_read():
+    settings = SampleSettings(kind="sequence", length=3)
+    stored = settings.model_dump(mode="json")
+    assert stored.pop("edges") == "drop"
+    assert SampleSettings(**stored) == settings
+    assert SampleSettings(kind="sequence", length=3, edges="repeat").model_dump()["edges"]
+
+
+def test_held_eye_features_are_a_caveat_of_samples_with_eye():
+    features = small(eye=np.ones((7, 2)), eye_names=["pupil", "blink"], eye_held="held")
+    assert make_samples(features, modalities=("eeg", "eye")).meta.attrs["caveats"] == ["held"]
+    assert make_samples(features).meta.attrs["caveats"] == []
+
+
 BOTH = ("eeg", "eye")
 
 
@@ -452,7 +546,6 @@ BOTH = ("eeg", "eye")
     "needs, settings, words",
     [
         (Needs(), dict(kind="trial"), "svm takes windows, the samples are whole trials"),
-        (Needs(), dict(kind="sequence", length=3), "the samples are sequences of windows"),
         (Needs(kind="sequence"), dict(), "svm takes sequences of windows, the samples are windows"),
         (Needs(kind="trial"), dict(kind="sequence", length=3), "svm takes whole trials"),
         (Needs(BOTH), dict(), "svm takes EEG and eye movements, the samples have EEG; add eye"),
@@ -467,6 +560,7 @@ def test_a_model_refuses_other_samples(needs, settings, words):
 def test_a_model_takes_what_it_needs():
     check_needs(Needs(), SampleSettings(modalities=BOTH))
     check_needs(Needs(BOTH, "trial"), SampleSettings(kind="trial", modalities=("eye", "eeg")))
+    check_needs(Needs(), SampleSettings(kind="sequence", length=3))
 
 
 def test_a_model_refuses_other_samples_in_fit():

@@ -347,7 +347,7 @@ def test_other_data_get_their_own_block():
     assert headings[1] == "BIDS, real recordings, in %; the paper has no number for it"
     block = table.blocks[1][1]
     assert not any("paper" in column for column in block.columns)
-    assert block["p against chance (permuted trials)"].tolist() == ["0.012"]
+    assert block["p of balanced accuracy against chance (permuted trials)"].tolist() == ["0.012"]
     assert block["p against OURS"].tolist() == ["-"]
     assert "±" not in block["balanced accuracy"][0]
     assert any("one subject" in caveat for caveat in dict(table.caveats)["BIDS"])

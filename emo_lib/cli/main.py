@@ -149,7 +149,7 @@ def _twin_parameters(dataset, given):
     of_settings = {k: v for k, v in given.items() if k in TwinSettings.model_fields}
     others = {k: v for k, v in given.items() if k not in of_settings}
     request = TwinRequest(settings=TwinSettings(dataset, **of_settings), **others)
-    return request.settings.model_dump() | {
+    return json.loads(json.dumps(request.settings.model_dump())) | {
         "subjects": request.subjects,
         "generation": request.generation if dataset == "SEED" else None,
         "features": list(request.features),
@@ -362,6 +362,11 @@ def _refuse_other_features(out, dataset, feature):
 )
 @click.option("--eye/--no-eye", default=True, show_default=True, help="Include the eye features.")
 @click.option(
+    "--hold-eye",
+    is_flag=True,
+    help="Hold eye features of longer windows over the windows of the EEG.",
+)
+@click.option(
     "--subject", "subjects", multiple=True, help="Use only this subject; may be repeated."
 )
 @click.option(
@@ -371,7 +376,9 @@ def _refuse_other_features(out, dataset, feature):
 @click.option("--skip-faulty", is_flag=True, help="Leave out files with faults.")
 @click.option("--overwrite", is_flag=True, help="Replace another feature set in the folder.")
 @_friendly
-def _features(dataset, root, out, subjects, read, steps, skip_faulty, overwrite, **options):
+def _features(
+    dataset, root, out, subjects, read, steps, hold_eye, skip_faulty, overwrite, **options
+):
     """Compute the features of a data set.
 
     One netCDF file is written per subject and session. After an interruption, the same command
@@ -386,6 +393,8 @@ def _features(dataset, root, out, subjects, read, steps, skip_faulty, overwrite,
     named = {str(s): s for s in ds.subjects}
     chosen = [named.get(s, s) for s in subjects] or None
     steps = _json_option("--steps", steps) or None
+    if hold_eye and options["eye"]:
+        options["eye"] = "hold"
     click.echo(write_features(ds, out, subjects=chosen, steps=steps, **options))
 
 # %% ../../nbs/cli/10_main.ipynb #ec9d6d6c

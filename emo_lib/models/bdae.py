@@ -154,6 +154,7 @@ class BDAE(NetworkClassifier):
     name, title = "bdae", "BDAE"
     reference = "Liu, Zheng, Lu, Emotion recognition using multimodal deep learning, 2016"
     needs = Needs(modalities=("eeg", "eye"))
+    allows_gaps = True
     small = dict(hidden=12, joint=12, rbm_epochs=5, epochs=20, lr=0.003)
 
     hidden: Count = 100

@@ -254,6 +254,7 @@ class DecisionFusion(Classifier):
         "learning models for multimodal emotion recognition, 2022"
     )
     needs = Needs(modalities=("eeg", "eye"))
+    allows_gaps = True
 
     C: Positive = 1.0
     seed: Seed = 0
@@ -373,6 +374,7 @@ class MultimodalSVM(LinearSVM):
 
     name, title = "svm_eye", "linear SVM, EEG + eye"
     needs = Needs(modalities=("eeg", "eye"))
+    allows_gaps = True
 
     def _rows(self, samples):
         return np.concatenate(rows_of(samples), axis=1)

@@ -171,23 +171,44 @@ class MultimodalNet(nn.Module):
             self.add_module(name, branch)
         self.head = nn.Linear(fusion.out_dim, n_classes)
 
+    def present(self, *inputs):
+        """Which modalities each sample has, bool (n, modality)."""
+        return torch.stack([exists.flatten(1).any(1) for exists in inputs[1::2]], 1)
+
     def parts(self, *inputs):
-        """Normalised features of each modality, (n, modality, dim)."""
-        parts = []
-        for name, norm, x, exists in zip(self.modalities, self.norms, inputs[::2], inputs[1::2]):
-            parts.append(norm(getattr(self, name).features(x, exists, self.pool)))
-        return torch.stack(parts, 1)
+        """Normalised features of each modality, (n, modality, dim); 0 where it is missing."""
+        present = self.present(*inputs)
+        branches = zip(self.modalities, self.norms, inputs[::2], inputs[1::2], present.unbind(1))
+        return torch.stack([self._part(*branch) for branch in branches], 1)
+
+    def _part(self, name, norm, x, exists, is_present):
+        "Normalised features (n, dim) of one modality, of the samples that have it."
+        branch = getattr(self, name)
+        if is_present.all():
+            return norm(branch.features(x, exists, self.pool))
+        part = x.new_zeros(len(x), norm.num_features)
+        if is_present.any():
+            features = branch.features(x[is_present], exists[is_present], self.pool)
+            part[is_present] = _normalise(norm, features).to(part.dtype)
+        return part
 
     def features(self, *inputs):
         """X_fusion (n, out_dim); what the linear layer sees."""
-        return self.fusion(self.parts(*inputs))[0]
+        return self.fusion(self.parts(*inputs), self.present(*inputs))[0]
 
     def weights(self, *inputs):
         """The weight of each modality, (n, modality)."""
-        return self.fusion(self.parts(*inputs))[1]
+        return self.fusion(self.parts(*inputs), self.present(*inputs))[1]
 
     def forward(self, *inputs):
         return self.head(self.features(*inputs))
+
+
+def _normalise(norm, features):
+    "Batch normalisation of features (n, dim); a single sample by the running statistics."
+    if len(features) > 1 or not norm.training:
+        return norm(features)
+    return F.batch_norm(features, norm.running_mean, norm.running_var, norm.weight, norm.bias)
 
 # %% ../../nbs/models/75_mv_sstma.ipynb #5a973f9e
 def settle_statistics(net, inputs, batch_size=256):
@@ -220,6 +241,7 @@ class SequenceOptions(TrainingOptions):
     pool: Literal["mean", "last"] = "mean"
     eeg_scale: Literal["standard", "10-100"] = "standard"
     eye_scale: Literal["standard", "10-100"] = "10-100"
+    scale_on: Literal["train", "pool"] = "train"
     mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.3
     pretrain_epochs: Count = 50
     pretrain_lr: Positive = 1.5e-4
@@ -256,20 +278,24 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
         "Emotion Recognition, 2024"
     )
     needs = Needs(modalities=("eeg",), kind="sequence")
+    allows_gaps = True
     small = dict(epochs=3, pretrain_epochs=1, dim=8, layers=1, heads=2, head_width=4, lr=0.005)
     must_match = ("channels", *NETWORK, "pool")
     stage_must_match = tuple(NETWORK)
 
     def prepare(self, samples):
-        """x float32 (n, channel, step, band) and exists bool (n, channel, step) per modality."""
+        """x float32 (n, channel, step, band) and exists bool (n, channel, step) per modality.
+
+        An eye feature exists where its step does and it is not NaN.
+        """
         inputs = []
         if "eeg" in self.needs.modalities:
             exists = samples.there & samples.steps[..., None]
             inputs += [samples.eeg.swapaxes(1, 2), exists.swapaxes(1, 2)]
         if "eye" in self.needs.modalities:
-            eye = samples.eye.swapaxes(1, 2)[..., None]
-            exists = np.broadcast_to(samples.steps[:, None], eye.shape[:3])
-            inputs += [eye * exists[..., None], exists]
+            exists = (samples.steps[..., None] & ~np.isnan(samples.eye)).swapaxes(1, 2)
+            eye = np.where(exists, samples.eye.swapaxes(1, 2), np.float32(0))
+            inputs += [eye[..., None], exists]
         return tuple(np.ascontiguousarray(x) for x in inputs)
 
     def stages(self):
@@ -317,7 +343,9 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
     def train_stage(self, name, net, pool, train_samples, checkpoint):
         """Train a SequenceMAE on Samples without labels."""
         place = 2 * self.needs.modalities.index(name)
-        data = self.tensors(pool)[place : place + 2]
+        x, exists = self.tensors(pool)[place : place + 2]
+        is_present = exists.flatten(1).any(1)  # a sample without the modality teaches nothing
+        data = (x, exists) if is_present.all() else (x[is_present], exists[is_present])
         kind = self.eeg_scale if name == "eeg" else self.eye_scale
         net.fit_scales(*(x.cpu() for x in data), kind)
 
@@ -330,6 +358,8 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
         self.net_ = self._new_net(self.seed)
         self.set_statistics(self.net_, train_samples)
         started = self.load_pretrained(self.net_)
+        if self.scale_on == "train":  # the weights came with the scales of the pool
+            self.set_statistics(self.net_, train_samples)
         for name in started if self.freeze else ():
             getattr(self.net_, name).requires_grad_(False)
         inputs = self.tensors(train_samples)
@@ -383,12 +413,16 @@ class MMVSSTMA(MVSSTMA):
         return super().make_fusion()
 
     def loss(self, net, batch, generator):
-        """Cross-entropy plus the weighted correlation loss; see `NetworkClassifier.loss`."""
+        """Cross-entropy plus the weighted correlation loss; see `NetworkClassifier.loss`.
+
+        The correlation is that of the samples with both modalities, if there are two.
+        """
         *inputs, label = batch
-        parts = net.parts(*inputs)
-        total = F.cross_entropy(net.head(net.fusion(parts)[0]).float(), label)
-        if self.cca_weight:
-            correlation = cca_loss(parts[:, 0], parts[:, 1], kind=self.cca, ridge=self.cca_ridge)
+        parts, present = net.parts(*inputs), net.present(*inputs)
+        total = F.cross_entropy(net.head(net.fusion(parts, present)[0]).float(), label)
+        both = parts[present.all(1)]
+        if self.cca_weight and len(both) > 1:  # one sample has no correlation
+            correlation = cca_loss(both[:, 0], both[:, 1], kind=self.cca, ridge=self.cca_ridge)
             total = total + self.cca_weight * correlation
         return total
 
@@ -402,7 +436,7 @@ class MMVSSTMA(MVSSTMA):
         Returns
         -------
         float32 array (sample, modality)
-            EEG, eye; rows sum to 1.
+            EEG, eye; rows sum to 1, and a missing modality has 0.
         """
         samples = self._read_new(x)
         return forward(self.net_, self.tensors(samples), self.net_.weights).cpu().numpy()

@@ -40,7 +40,9 @@ def channel_positions(n_channels, dim):
 
 # %% ../../nbs/nets/40_hybrid.ipynb #01c24c1e
 class CausalConvolutions(nn.Module):
-    """Causal convolutions over the steps, eq. 1 to 3: (n, channel, step, dim) -> (..., 3*dim).
+    """Causal convolutions over the steps, eq. 1 to 3, side by side.
+
+    x (n, channel, step, dim) -> (step, n, channel, branch*dim).
 
     Parameters
     ----------
@@ -61,10 +63,13 @@ class CausalConvolutions(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
 
     def forward(self, x):
-        past = F.pad(x, (0, 0, self.length - 1, 0)).unfold(2, self.length, 1)
-        taps = past.flip(-1).movedim(-1, -2).flatten(-2)  # (n, channel, step, lag*dim)
-        padded = [F.pad(w, (0, 0, 0, 0, 0, self.length - len(w))) for w in self.weights]
-        return F.linear(taps, torch.cat(padded, 2).flatten(0, 1).T, self.bias)
+        n, c, t, dim = x.shape
+        past = F.pad(x, (0, 0, self.length - 1, 0)).reshape(n * c, -1)
+        windows = past.unfold(1, self.length * dim, dim).transpose(0, 1)  # (step, n*channel, ...)
+        kernels = [F.pad(w.flip(0), (0, 0, 0, 0, self.length - len(w), 0)) for w in self.weights]
+        kernel = torch.cat(kernels, 2).flatten(0, 1)  # (length*dim, branch*dim), oldest step first
+        y = torch.baddbmm(self.bias, windows, kernel.expand(t, -1, -1))
+        return y.unflatten(1, (n, c))
 
 # %% ../../nbs/nets/40_hybrid.ipynb #166330f5
 class TokenNorm(nn.BatchNorm1d):
@@ -88,6 +93,8 @@ class BranchAttention(nn.Module):
         Any numbers; their product need not be `dim`.
     """
 
+    cpu_series = 8  # steps of a sample at a time: 2 MB of weights at the paper's size
+
     def __init__(self, dim, branches, heads, head_width):
         super().__init__()
         self.shape = (branches, 3, heads, head_width)
@@ -99,44 +106,53 @@ class BranchAttention(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
         nn.init.zeros_(self.project.bias)
 
-    def queries_keys_values(self, x):
-        "Each (n, step, branch, head, channel, width), from x (n, channel, step, branch*dim)."
+    def head_maps(self):
+        "M side by side (branch, dim, head*dim); W^v P under each other (branch, head*dim, dim)."
         branches, _, heads, width = self.shape
-        n, c, t, _ = x.shape
-        rows = x.unflatten(3, (branches, -1)).permute(3, 0, 2, 1, 4).flatten(1, 3)
-        y = torch.bmm(rows, self.qkv).view(branches, n, t, c, 3, heads, width)
-        return y.permute(4, 1, 2, 0, 5, 3, 6).unbind(0)
+        q, k, v = self.qkv.unflatten(2, self.shape[1:]).unbind(2)  # (branch, dim, head, width)
+        project = self.project.weight.unflatten(1, (branches, heads, width))
+        ask = torch.einsum("bdhw,behw->bdhe", q, k) / math.sqrt(width)
+        return ask.flatten(2), torch.einsum("bdhw,obhw->bhdo", v, project).flatten(1, 2)
 
     def forward(self, x, exists=None, return_weights=False):
-        """Attend over the channels `exists` bool (n, channel, step), None: all.
+        """Attend over the channels `exists` bool (step, n, channel), None: all.
 
-        x (n, channel, step, branch*dim) -> (n, channel, step, dim); with `return_weights` also the
+        x (step, n, channel, branch*dim) -> (step, n, channel, dim); with `return_weights` also the
         weights (n, step, branch, head, channel, channel), rows are queries.
         """
-        q, k, v = self.queries_keys_values(x)
-        mask = None
+        t, n, c, _ = x.shape
+        maps = self.head_maps()
+        size = self.cpu_series if x.device.type == "cpu" else t * n
+        series = x.flatten(0, 1).split(size)
+        masks = [None] * len(series)
         if exists is not None:
-            mask = exists.transpose(1, 2)[:, :, None, None, None]
-            mask = mask | ~mask.any(-1, keepdim=True)  # a padded step attends to anything
-        if return_weights:
-            A = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-            A = A if mask is None else A.masked_fill(~mask, -torch.inf)
-            A = A.softmax(-1)
-            y = A @ v
-        else:
-            series = (s.flatten(0, 2) for s in (q, k, v))
-            y = F.scaled_dot_product_attention(*series, self._series_mask(mask, q.shape))
-            y = y.unflatten(0, q.shape[:3])
-        y = self.project(y.permute(0, 4, 1, 2, 3, 5).flatten(3))
-        return (y, A) if return_weights else y
+            exists = exists | ~exists.any(-1, keepdim=True)  # a padded step attends to anything
+            masks = exists.flatten(0, 1).split(size)
+        sums, weights = [], []
+        for part, mask in zip(series, masks):
+            y, A = self._attend(part, mask, *maps)
+            sums.append(y)
+            if return_weights:
+                weights.append(A)
+        y = (torch.cat(sums) + self.project.bias).unflatten(0, (t, n))
+        if not return_weights:
+            return y
+        A = torch.cat(weights, 1).unflatten(1, (t, n))  # (branch, step, n, channel, head, channel)
+        return y, A.permute(2, 1, 0, 4, 3, 5)
 
-    @staticmethod
-    def _series_mask(mask, shape):
-        "mask (n, step, 1, 1, 1, channel), or None, for series (n*step*branch, head, ...)."
-        if mask is None:
-            return None
-        n, t, branches, _, c, _ = shape
-        return mask.expand(n, t, branches, 1, 1, c).flatten(0, 2)
+    def _attend(self, x, exists, ask, give):
+        "Sum over branches and heads, and the weights, of series x (m, channel, branch*dim)."
+        m, c, _ = x.shape
+        branches, dim, _ = ask.shape
+        tokens = x.reshape(m * c, branches, dim).transpose(0, 1)
+        queries = torch.bmm(tokens, ask).view(branches * m, -1, dim)  # rows (channel, head)
+        tokens = tokens.reshape(branches * m, c, dim)
+        A = torch.bmm(queries, tokens.transpose(1, 2))
+        if exists is not None:
+            A = A.masked_fill(~exists.repeat(branches, 1)[:, None], -torch.inf)
+        A = A.softmax(-1)
+        y = torch.bmm(torch.bmm(A, tokens).view(branches, m * c, -1), give).sum(0)
+        return y.view(m, c, -1), A.view(branches, m, c, -1, c)
 
 # %% ../../nbs/nets/40_hybrid.ipynb #8ba3d87c
 class HybridBlock(nn.Module):
@@ -171,10 +187,12 @@ class HybridBlock(nn.Module):
         """
         if exists is not None:
             x = x * exists[..., None]
+            exists = exists.permute(2, 0, 1)  # steps first, as the results of the convolutions
         branches = self.norm(self.convolutions(x), exists)
         y, A = self.attention(branches, exists, return_weights), None
         if return_weights:
             y, A = y
+        y = y.permute(1, 2, 0, 3)
         y = x + y if self.residual else y
         z = self.feed_forward(y)
         z = y + z if self.residual else z

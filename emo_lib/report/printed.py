@@ -20,7 +20,7 @@ class PrintedRow:
     title, model : str
         Name as printed, and name in the registry of models.
     hyper : dict
-        Hyper-parameters that a result must have to belong to this row.
+        Hyper-parameters, or other settings, that a result must have to belong to this row.
     numbers : dict
         {data set: (mean, standard deviation)} of the accuracy in %.
     rest : str
@@ -137,8 +137,8 @@ class Study:
     expected_subjects : dict
         {data set: number of subjects in the paper}
     required : dict
-        {setting: value} that a result must have; a printed table states the protocol here, and
-        those of its parameters that the paper states.
+        {setting: value} that a result must have, a tuple for one of several; a printed table
+        states the protocol here, and those of its parameters that the paper states.
     other_models : bool
         Whether models without a row may be compared, too.
     among : Study, optional
@@ -269,8 +269,9 @@ STUDIES = {
         reference="none",
         heading="z-scores",
         lead="`session own` takes the statistics of all windows of a session, the unlabelled "
-        "windows of the test session among them: the result is transductive. A gain is what "
-        "removing a shift and a scale of single features brings.",
+        "windows of the test session among them: the result is transductive. A difference "
+        "is more than the removal of a shift and a scale of single features: a model also learns "
+        "from a changed input, and with one seed a part of the difference is chance.",
         order=("none", "session own"),
         figures=(Figure("scaling", "without and with z-scores per session"),),
     ),

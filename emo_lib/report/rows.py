@@ -31,22 +31,31 @@ def conditions(result):
         **options,
         **settings["samples"],
         "scaling": settings["scaling"],
+        "hidden": settings["hidden"],
         "pretrain_on": settings["pretrain_on"],
     }
 
 
 def _flat_settings(result):
     "{setting: value} of a result with hyper-parameters and seed, defaults filled in."
-    return {**result.settings()["hyper"], **conditions(result), "seed": result.spec.seed}
+    outer = conditions(result) | {"seed": result.spec.seed}
+    hyper = result.settings()["hyper"]
+    return {f"model_{k}" if k in outer else k: v for k, v in hyper.items()} | outer
 
 # %% ../../nbs/report/20_rows.ipynb #aee6f411
 def _printed_key(result, rows):
     "The key of the PrintedRow that a result belongs to, or None."
-    hyper = result.settings()["hyper"]
+    settings = _flat_settings(result)
     for key, row in rows.items():
-        if row.model == result.spec.model and row.hyper.items() <= hyper.items():
+        if row.model == result.spec.model and row.hyper.items() <= settings.items():
             return key
     return None
+
+
+def _outer_conditions(result, rows):
+    "The conditions of a result that no PrintedRow states."
+    stated = {name for row in rows.values() for name in row.hyper}
+    return {name: value for name, value in conditions(result).items() if name not in stated}
 
 
 def row_key(result, rows):
@@ -89,6 +98,7 @@ class Row:
 # %% ../../nbs/report/20_rows.ipynb #6229876d
 UNSET = {
     "scaling": "none",
+    "hidden": "nothing",
     "pretrain_on": "own data",
     "length": "none",
     "trials_per_class": "all",
@@ -107,6 +117,8 @@ def value_text(name, value):
         return " ".join(map(str, value.values()))
     if isinstance(value, list):
         return "+".join(map(str, value))
+    if isinstance(value, tuple):  # of a requirement
+        return " or ".join(map(str, value))
     return str(value)
 
 
@@ -148,7 +160,8 @@ def _unnamed_row(result, study):
     "The Row of a result, without its label."
     ignored = {study.level, "seed"}  # seeds share a row
     settings = {k: v for k, v in _flat_settings(result).items() if k not in ignored}
-    outer = {k: v for k, v in conditions(result).items() if k not in ignored}
+    outer = _outer_conditions(result, study.rows)
+    outer = {k: v for k, v in outer.items() if k not in ignored}
     return Row(result.spec.dataset, row_key(result, study.rows), "", settings, outer)
 
 
@@ -180,7 +193,13 @@ def _other_settings(result, study):
     "{setting: value} of a result where the study requires another value."
     settings = _flat_settings(result)
     required = _required_settings(study).items()
-    return {name: settings.get(name) for name, value in required if settings.get(name) != value}
+    found = {name: settings.get(name) for name, _ in required}
+    return {name: found[name] for name, value in required if not _admits(value, found[name])}
+
+
+def _admits(required, value):
+    "Whether a value is the required one; a tuple admits several."
+    return value in required if isinstance(required, tuple) else value == required
 
 
 def _why_not_required(result, study):
@@ -207,14 +226,14 @@ def _why_no_row(result, study):
     return f"{settings_text(found)}; the table has {listed}"
 
 # %% ../../nbs/report/20_rows.ipynb #88f95679
-def _shared_settings(result):
+def _shared_settings(result, rows):
     "{setting: value} of what the rows of a comparison must share: the conditions and the seed."
-    return conditions(result) | {"seed": result.spec.seed}
+    return _outer_conditions(result, rows) | {"seed": result.spec.seed}
 
 
 def _why_not_shared(results, rows):
     "For each result of one data set: why it is not compared with most rows, or None; a list."
-    settings = [_shared_settings(result) for result in results]
+    settings = [_shared_settings(result, rows) for result in results]
     keys = [row_key(result, rows) for result in results]
     main = _most_shared(settings, keys)
     main_keys = {key for key, own in zip(keys, settings) if own in main}

@@ -310,7 +310,7 @@ def _kind_of_lines(long):
     return _kind_of_data(kinds.pop()) if len(kinds) == 1 else "partly SYNTHETIC"
 
 
-CHANCE = "p against chance (permuted trials)"
+CHANCE = "p of balanced accuracy against chance (permuted trials)"
 FIT_COLUMNS = ("training accuracy", "validation accuracy")
 
 
@@ -480,13 +480,22 @@ def _name_results(frame, study):
     return [prefix + _join_distinct(part[column]) for _, part in frame.groupby("result")]
 
 # %% ../../nbs/report/30_tables.ipynb #c14374c4
+OF_PRETRAINING = {"pretrain_epochs", "pretrain_lr", "pretrain_batch_size"}  # see `pretrain_part`
+
+
+def _unused_parameters(spec):
+    "The settings of pre-training, for a model that has no stages to pre-train; else none."
+    return set() if spec.build().stages() else OF_PRETRAINING
+
+
 def _describe_parameters(results, study):
     "Sentences on the hyper-parameters that results set beside those of their rows, list of str."
     titles = {}
     for result in results:
         key = row_key(result, study.rows)
         row = study.rows.get(key, PrintedRow(key, key))
-        extra = [f"{k} {v}" for k, v in result.spec.hyper.items() if k not in row.hyper]
+        unused = row.hyper.keys() | _unused_parameters(result.spec)
+        extra = [f"{k} {v}" for k, v in result.spec.hyper.items() if k not in unused]
         if extra:
             text = f"run with {', '.join(extra)}; the rest {row.rest}"
             titles.setdefault(text, []).append(title_of(key, study.rows))
@@ -659,7 +668,10 @@ def _lead_of(long, study, shows_spreads):
             f"Mean ± standard deviation over subjects, of each subject's mean over its {averaged}."
         )
     if long["n_seeds"].eq(1).all():
-        parts.append("One seed of weights and batches; another one moves a mean as well.")
+        parts.append(
+            "One seed of weights and batches; another one moves a mean as well (how far: see the "
+            "study of seeds, where there is one)."
+        )
     if study.reference is not None:
         parts.append(
             "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against "

@@ -27,6 +27,7 @@ from emo_lib.run.cells import (
 )
 from .spec import NOT_A_SETTING, CellSpec
 from ..samples.featuresets import load_features
+from ..samples.needs import as_needed
 from ..samples.samples import SampleSettings, make_samples
 from ..training.estimator import Classifier
 
@@ -167,6 +168,7 @@ def evaluate(
     options=None,
     samples=None,
     scaling=None,
+    hidden=None,
     seed=0,
     subjects=None,
     out=None,
@@ -189,6 +191,8 @@ def evaluate(
         Parameters of `make_samples`; None: single windows of EEG.
     scaling : Scaling, dict or None
         Standardisation before the model, fitted on training samples unless it says otherwise.
+    hidden : Hiding, dict, str or None
+        Channels that are hidden in training or test samples, for example "0.3-test".
     seed : int
         Base of all seeds.
     subjects : list or None
@@ -213,14 +217,21 @@ def evaluate(
     """
     name, options = _protocol_settings(protocol, options)
     folder, prepared, classes = _samples_of(features, samples or {})
-    settings = dict(options=options, samples=samples or {}, scaling=scaling, subjects=subjects)
+    settings = dict(
+        options=options,
+        samples=samples or {},
+        scaling=scaling,
+        hidden=hidden,
+        subjects=subjects,
+    )
     dataset = prepared.meta.attrs["dataset"]
     spec = make_spec(
         model, dataset=dataset, features=folder, protocol=name, seed=seed, out=out, **settings
     )
+    taken = as_needed(prepared, spec.build().needs)
     refuse_other_result(spec.plain())
     check_outputs(spec)
     with sole_use(spec.out):
-        result, predictions, store = compute_cell(spec, prepared, classes, progress)
+        result, predictions, store = compute_cell(spec, taken, classes, progress)
         result = keep_result(result.model_copy(update={"spec": spec.plain()}), predictions, store)
     return (result, predictions) if return_predictions else result

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['into_channels', 'Pool', 'own_pool', 'other_pool', 'pretraining_seed', 'fitting_seed', 'uses_of', 'pool_stages',
-           'shared_fits', 'weights_path', 'pretrain', 'scaled', 'fit_fold', 'fit_group']
+           'shared_fits', 'weights_path', 'pretrain', 'scaled', 'rows_of_side', 'fit_fold', 'fit_group']
 
 # %% ../../nbs/run/50_fitting.ipynb #98e74b32
 import dataclasses
@@ -18,6 +18,8 @@ from .. import __version__
 from ..base.store import content_hash, derive_seed
 from .spec import CellSpec, settings_of
 from ..samples.featuresets import load_features
+from ..samples.hiding import hide
+from ..samples.needs import as_needed
 from ..samples.samples import Samples, make_samples
 
 # %% ../../nbs/run/50_fitting.ipynb #c0233eec
@@ -112,6 +114,7 @@ def other_pool(spec, samples):
     if spec.pretrain_on is None:
         return None
     other = make_samples(load_features(spec.pretrain_on), **spec.samples.model_dump())
+    other = as_needed(other, spec.build().needs)
     if spec.scaling is not None:
         other = spec.scaling.apply(other)
     faults = list(_misfits(other, samples))
@@ -312,6 +315,27 @@ def scaled(spec, samples, folds, uses=()):
     return spec.scaling.apply(samples, folds[0].train, rows)
 
 
+def rows_of_side(spec, samples, rows, side):
+    """Some samples as the model gets them: without the channels that the cell hides on this side.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    samples : Samples
+        All samples of the cell, already scaled.
+    rows : int array
+    side : "train" or "test"
+
+    Returns
+    -------
+    Samples
+    """
+    chosen = samples[rows]
+    if spec.hidden is None or not spec.hidden.is_on(side):
+        return chosen
+    return hide(chosen, spec.hidden, spec.seed)
+
+
 def fit_fold(spec, samples, fold, n_classes, pool=None):
     """The fitted model of a fold, pre-training included.
 
@@ -332,11 +356,11 @@ def fit_fold(spec, samples, fold, n_classes, pool=None):
     estimator
     """
     model = spec.build(n_classes, samples.channels)
-    train = samples[fold.train]
+    train = rows_of_side(spec, samples, fold.train, "train")
     if model.stages():
         seen = pool or own_pool(samples, fold)
         pretrain(model, spec, seen, train.without_labels())
-    val = samples[fold.val] if len(fold.val) else None
+    val = rows_of_side(spec, samples, fold.val, "train") if len(fold.val) else None
     model.set_params(seed=fitting_seed(spec, fold, model.needs))
     if not model.needs.adapts:
         return model.fit(train, val=val)
@@ -345,7 +369,8 @@ def fit_fold(spec, samples, fold, n_classes, pool=None):
             f"{spec.model} adapts to unlabelled target samples, and protocol {spec.protocol} "
             "grants none; use another protocol or a model that does not adapt"
         )
-    return model.fit(train, val=val, adapt=samples[fold.adapt].without_labels())
+    adapt = rows_of_side(spec, samples, fold.adapt, "test")
+    return model.fit(train, val=val, adapt=adapt.without_labels())
 
 
 def fit_group(spec, samples, folds, n_classes, pool=None):

@@ -27,7 +27,7 @@ from ..data.datasets import DATASETS, open_dataset, reader_arguments
 from ..models.registry import views_of
 from ..protocols.registry import PROTOCOLS, make_protocol
 from .fitting import pool_stages
-from .spec import CellSpec, OptionalScaling, settings_of
+from .spec import CellSpec, OptionalHiding, OptionalScaling, settings_of
 from ..samples.featuresets import FEATURES
 from ..samples.samples import SampleSettings
 from ..signals.preprocess import settle
@@ -61,8 +61,8 @@ class FeatureSettings(Parameters):
         takes the download's own.
     pipeline, steps : str or None, dict
         For source "raw", see `signals/10_preprocess`.
-    eye : bool
-        Carry the eye features along.
+    eye : bool or "hold"
+        Carry the eye features along; "hold": over windows that are shorter than theirs.
     jobs : int
         Processes that compute features.
     read : dict
@@ -76,7 +76,7 @@ class FeatureSettings(Parameters):
     source: Literal["preprocessed", "raw", "released"] = "preprocessed"
     pipeline: str | None = None
     steps: dict[str, dict[str, Any] | None] = {}
-    eye: Flag = True
+    eye: Literal[True, False, "hold"] = True
     jobs: Count = 1
     read: dict[str, Any] = {}
     subjects: list[int | str] | None = Field(None, min_length=1)
@@ -209,8 +209,9 @@ class Variation(Parameters):
     ----------
     vary : dict or list of dict
         {parameter: [values]}, all combinations; several such mappings are run one after the other.
-        Parameters are hyper-parameters, options of the protocol, `seed`, `pretrain_on` and
-        `scaling`, the latter as a word, `BY-FIT_ON` such as session-own.
+        Parameters are hyper-parameters, options of the protocol, `seed`, `pretrain_on`, and as
+        words `scaling`, BY-FIT_ON such as session-own, and `hidden`, SHARE-SIDE or
+        SHARE-SIDE-MODALITY such as 0.3-both or 1-test-eye.
     models : list of str
         Labels of the experiment's models; left out: the only one, or the paper's.
     data : list of str or None
@@ -252,7 +253,7 @@ class Experiment(Parameters):
         The paper whose printed numbers the results are compared with.
     data : list of str or None
         Names of data sets; None for all.
-    samples, scaling, missing, permutations
+    samples, scaling, hidden, missing, permutations
         As in `CellSpec`.
     protocol : dict
         `name`, and the protocol's parameters.
@@ -270,6 +271,7 @@ class Experiment(Parameters):
     data: list[str] | None = Field(None, min_length=1)
     samples: SampleSettings = SampleSettings()
     scaling: OptionalScaling = None
+    hidden: OptionalHiding = None
     protocol: dict[str, Any] = {"name": "cross_session"}
     models: dict[Label, dict[str, Any] | None] = Field(min_length=1)
     missing: list[Annotated[Whole, Field(ge=0)]] = []
@@ -427,7 +429,7 @@ class GridSpec(Parameters):
         return faults
 
 # %% ../../nbs/run/80_grid.ipynb #98acfcea
-CELL_PARAMETERS = ("seed", "pretrain_on", "scaling")
+CELL_PARAMETERS = ("seed", "pretrain_on", "scaling", "hidden")
 
 
 def _changes_of(grid, experiment, label, combination):
@@ -435,7 +437,8 @@ def _changes_of(grid, experiment, label, combination):
     exp = grid.experiments[experiment]
     usual = _main_cell(grid, experiment, label).build().get_params()
     usual |= make_protocol(**exp.protocol).model_dump()
-    usual |= {"seed": grid.seed, "pretrain_on": None, "scaling": exp.scaling}
+    hidden = None if exp.hidden is None else exp.hidden.word
+    usual |= {"seed": grid.seed, "pretrain_on": None, "scaling": exp.scaling, "hidden": hidden}
     return {k: v for k, v in combination.items() if k not in usual or _differs(usual[k], v)}
 
 
@@ -474,7 +477,7 @@ def cell_parameters(grid, experiment, dataset, label, subjects=None, changes=Non
     model, hyper = exp.model_of(label)
     options = exp.options
     known_options = type(make_protocol(**exp.protocol)).model_fields
-    cell = {"seed": grid.seed, "pretrain_on": None, "scaling": exp.scaling}
+    cell = dict(seed=grid.seed, pretrain_on=None, scaling=exp.scaling, hidden=exp.hidden)
     for parameter, value in changes.items():
         if parameter in CELL_PARAMETERS:
             cell[parameter] = value
@@ -488,6 +491,7 @@ def cell_parameters(grid, experiment, dataset, label, subjects=None, changes=Non
         "features": grid.features(dataset),
         "samples": exp.samples,
         "scaling": cell["scaling"],
+        "hidden": cell["hidden"],
         "model": model,
         "hyper": hyper,
         "protocol": exp.protocol["name"],

@@ -101,6 +101,8 @@ def samples_of(windows, settings):
     """
     if settings.kind == "window":
         return windows
+    if settings.edges == "repeat":
+        return (windows - 1) // settings.stride + 1
     length = settings.length or windows.max()
     kept = (windows >= length) | (settings.short != "drop")
     if settings.kind == "trial":
@@ -365,6 +367,9 @@ class SpeedTable:
 
     def _measure(self, name, hyper, steps):
         model, size = _brief_model(name, hyper)
+        steps = (
+            1 if model.needs.kind == "window" else steps
+        )  # of a sequence it sees the last window
         train = _random_samples(size, steps)
         adapt = {"adapt": train.without_labels()} if model.needs.adapts else {}
         speeds = {stage.name: self._of_stage(model, stage, train) for stage in model.stages()}

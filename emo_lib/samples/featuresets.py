@@ -293,16 +293,37 @@ def offered(ds, name):
     return getattr(ds, name, None)
 
 
-def cut_to_eye(windows, eye, names):
-    "[Windows] and eye features {trial: array} cut alike: ([Windows], notes for the feature set)."
-    rows = {part.trial: np.arange(len(part.eeg)) for part in windows}
-    rows, eye, cut = cut_together(rows, eye)
+def hold_factor(reader, window_s):
+    "(s of a window of the eye, how many windows of `window_s` it covers) for eye 'hold'."
+    sources = offered(reader, "entries") or ()
+    eye_s = min((source.window_s for source, _ in sources if source.kind == "eye"), default=None)
+    if eye_s is None:
+        raise ValueError(
+            f"eye: 'hold' expects eye features, found none of {reader.spec.name}; use true or false"
+        )
+    k = round(eye_s / window_s)
+    if k < 1 or not np.isclose(k * window_s, eye_s):
+        raise ValueError(
+            f"eye: 'hold' expects windows of {eye_s:g} s, as the eye features have, divided by a "
+            f"whole number, found window_s {window_s:g}; use for example {eye_s / 4:g}"
+        )
+    return eye_s, k
+
+
+def cut_to_eye(windows, eye, names, k=1):
+    """[Windows] and eye features {trial: array} cut alike: ([Windows], notes for the feature set).
+
+    A window of the eye covers k of the EEG, and its values are held over them.
+    """
+    covered = {part.trial: np.arange(len(part.eeg) // k) for part in windows}
+    covered, eye, cut = cut_together(covered, eye)
+    rows = [slice(k * len(c)) for c in covered.values()]
     kept = [
         part._replace(eeg=part.eeg[r], valid=part.valid[r], meta=part.meta.iloc[r])
-        for part, r in zip(windows, rows.values())
+        for part, r in zip(windows, rows)
     ]
-    joined = np.concatenate([eye[trial] for trial in rows])
-    return kept, dict(eye=joined, eye_names=names, **cut_note(cut))
+    held = np.repeat(np.concatenate([eye[trial] for trial in covered]), k, axis=0)
+    return kept, dict(eye=held, eye_names=names, **cut_note(cut))
 
 
 def check_channels(parts):
@@ -327,14 +348,25 @@ def _computed(parts, recipe, name):
     return windows
 
 
-def _with_eye(windows, eye, eye_reader, names, name):
-    "[Windows] cut to the eye features {trial: array}, and notes for the feature set."
+def _with_eye(windows, eye, k, eye_reader, names, name):
+    "[Windows] cut to the eye features {trial: array}, each held k times, and notes."
     try:
-        windows, notes = cut_to_eye(windows, eye, names)
+        windows, notes = cut_to_eye(windows, eye, names, k)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     # what the release did to the eyes travels with them
     return windows, notes | eye_reader.eye_notes(eye)
+
+
+def _held_note(eye_s, k, notes):
+    "The notes, with what was done for eye 'hold' and the unit of windows that were cut."
+    if k == 1:
+        return notes
+    held = f"eye features of {eye_s:g}-s windows are held over windows of {eye_s / k:g} s"
+    notes = notes | {"eye_held": f"{held}; the EEG after the last of them in a trial is left out"}
+    if "eye_cut" in notes:
+        notes["eye_cut"] = f"in windows of {eye_s:g} s: {notes['eye_cut']}"
+    return notes
 
 # %% ../../nbs/samples/10_featuresets.ipynb #c977e53a
 def session_features(ds, subject, session, recipe, threads=2, eye=True, eye_reader=None):
@@ -348,8 +380,9 @@ def session_features(ds, subject, session, recipe, threads=2, eye=True, eye_read
     recipe : Recipe
     threads : int
         Threads that compute; threads + 1 trials are in memory at most.
-    eye : bool
-        Add the eye features where there are any with windows of this length.
+    eye : bool or "hold"
+        Add the eye features where there are any with windows of this length; "hold": of k times
+        this length, each value held over the k windows that it covers.
     eye_reader : reader or None
         Gives the eye features; None: `ds`.
 
@@ -361,20 +394,25 @@ def session_features(ds, subject, session, recipe, threads=2, eye=True, eye_read
     Raises
     ------
     ValueError, LayoutError
-        That name the trial, or the damaged file.
+        That name the trial, or the damaged file; for "hold" without eye features, or where k is
+        not a whole number.
     """
     eye_reader = eye_reader or ds
+    eye_s, k = recipe.window_s, 1
+    if eye == "hold":
+        eye_s, k = hold_factor(eye_reader, recipe.window_s)
     with pointing_to_verify():
         trials = ds.trials(subjects=[subject], sessions=[session])
         parts = in_threads(lambda trial: trial_windows(trial, recipe), trials, threads)
         has_eye = eye and offered(eye_reader, "eye")
-        seen = eye_reader.eye(subject, session, recipe.window_s) if has_eye else {}
+        seen = eye_reader.eye(subject, session, eye_s) if has_eye else {}
     check_channels(parts)
     skipped = [part.trial for part in parts if part.eeg is None]
     name, notes = f"subject {subject}, session {session}", {}
     windows = _computed(parts, recipe, name)
     if seen:
-        windows, notes = _with_eye(windows, seen, eye_reader, ds.spec.eye, name)
+        windows, notes = _with_eye(windows, seen, k, eye_reader, ds.spec.eye, name)
+        notes = _held_note(eye_s, k, notes)
     channels, cells = parts[0].channels, offered(ds, "cells")
     return make_features(
         np.concatenate([part.eeg for part in windows]),
@@ -595,8 +633,8 @@ class Plan:
     feature : str
     window_s : float or None
         Seconds.
-    eye : bool
-        Keep the eye features.
+    eye : bool or "hold"
+        Keep the eye features; see `session_features`.
     parameters : str
         All that decides a number, as JSON.
     out : Path
@@ -640,19 +678,26 @@ class Plan:
             return self.ds.features(self.feature, **chosen)
 
 # %% ../../nbs/samples/10_featuresets.ipynb #dca7e914
-def _check_source(source, pipeline, steps):
-    "ValueError for an unknown source, and for steps that it does not have."
+def _check_source(source, pipeline, steps, eye):
+    "ValueError for an unknown source, and for steps and eye features that it does not have."
     if source not in KINDS:
         raise ValueError(f"source: expected one of {', '.join(map(repr, KINDS))}, found {source!r}")
     if source != "raw" and (pipeline or steps):
         raise ValueError(
             f"pipeline, steps: only for source='raw'; {source!r} features are made without them"
         )
+    if eye not in (True, False, "hold"):
+        raise ValueError(f"eye: expected true, false or 'hold', found {eye!r}")
+    if (source, eye) == ("released", "hold"):
+        raise ValueError(
+            "eye: 'hold' is for features that are computed, found source 'released', whose "
+            "features are only copied; use true or false"
+        )
 
 
 def make_plan(ds, out, source, feature, window_s, eye, pipeline, steps, options):
     "The Plan of `write_features`."
-    _check_source(source, pipeline, steps)
+    _check_source(source, pipeline, steps, eye)
     about = dict(dataset=ds.spec.name, provenance=ds.provenance, source=source, eye=eye)
     trial_reader, recipe = ds, None
     if source == "raw":
@@ -664,6 +709,8 @@ def make_plan(ds, out, source, feature, window_s, eye, pipeline, steps, options)
         about |= dict(feature=feature, window_s=window_s)
     else:
         recipe = make_recipe(trial_reader, feature, window_s, **options)
+        if eye == "hold":
+            hold_factor(ds, recipe.window_s)
         about |= recipe.model_dump()
     parameters = json.dumps(about, sort_keys=True)
     return Plan(ds, trial_reader, source, recipe, feature, window_s, eye, parameters, Path(out))
@@ -908,8 +955,9 @@ def write_features(
         Show a bar on a terminal.
     jobs : int
         Processes.
-    eye : bool
-        Keep the eye features where there are any with windows of this length.
+    eye : bool or "hold"
+        Keep the eye features where there are any with windows of this length; "hold": also those
+        with longer windows, see `session_features`.
     pipeline, steps
         Of source "raw"; see `preprocess`.
 
@@ -927,7 +975,8 @@ def write_features(
     """
     if jobs < 1 or jobs != int(jobs):
         raise ValueError(f"jobs: expected a number of processes, 1 or more, found {jobs}")
-    plan = make_plan(ds, out, source, feature, window_s, bool(eye), pipeline, steps, options)
+    eye = eye if isinstance(eye, str) else bool(eye)
+    plan = make_plan(ds, out, source, feature, window_s, eye, pipeline, steps, options)
     pairs = chosen_sessions(ds, subjects)
     if source != "released":
         pairs = with_signals(plan.trial_reader, pairs)

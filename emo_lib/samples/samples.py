@@ -76,8 +76,8 @@ class Samples:
     steps : bool array (sample, step)
         False where the step is padding.
     meta : DataFrame
-        One row per sample, index 0..n-1: subject, session, trial, clip, label, start_s. Its `attrs`
-        are those of the feature set.
+        One row per sample, index 0..n-1: subject, session, trial, clip, label, start_s (see
+        `make_samples`). Its `attrs` are those of the feature set.
     channels : tuple of str
         Names of the EEG channels on the grid, () without EEG.
 
@@ -181,7 +181,11 @@ class SampleSettings(Parameters):
         Windows from the start of a sequence to the start of the next.
     modalities : tuple of "eeg" and "eye"
     short : "drop", "pad" or "repeat"
-        What happens to a trial of fewer windows than `length`.
+        What happens to a trial of fewer windows than `length`; without effect if `edges` is
+        "repeat", because then every trial is long enough.
+    edges : "drop" or "repeat"
+        For sequences. "repeat" puts the first window of a trial `length` - 1 times in front of it,
+        so that with stride 1 every window is the last step of one sequence. "drop" does not.
     """
 
     kind: Kind = "window"
@@ -189,6 +193,7 @@ class SampleSettings(Parameters):
     stride: Count = 1
     modalities: tuple[Modality, ...] = Field(("eeg",), min_length=1)
     short: Literal["drop", "pad", "repeat"] = "drop"
+    edges: Literal["drop", "repeat"] = "drop"
 
     @field_validator("length")
     @classmethod
@@ -207,6 +212,16 @@ class SampleSettings(Parameters):
         if stride != 1 and kind in ("window", "trial"):
             raise ValueError(f"expected 1 for kind {kind!r}, found {stride}; use kind 'sequence'")
         return stride
+
+    @field_validator("edges")
+    @classmethod
+    def _edges_fit_kind(cls, edges, info: ValidationInfo):
+        kind = info.data.get("kind")
+        if edges != "drop" and kind in ("window", "trial"):
+            raise ValueError(
+                f"expected 'drop' for kind {kind!r}, found {edges!r}; use kind 'sequence'"
+            )
+        return edges
 
     @field_validator("modalities")
     @classmethod
@@ -306,18 +321,19 @@ def cut_trial(rows, settings, length):
 # %% ../../nbs/samples/20_samples.ipynb #a59c475e
 def cut_trials(trials, settings, noun="trials"):
     "int array (sample, step) of row numbers, -1 for padding; `trials`: rows in the order of time."
-    counts = np.array([len(rows) for rows in trials])
-    longest = counts.max()
+    longest = max(len(rows) for rows in trials)
     length = settings.length or longest
     if length > longest and (settings.kind == "sequence" or settings.short == "drop"):
         raise ValueError(
             f"length: expected at most {longest} windows, the longest trial, found {length}; "
             "use a shorter length, or kind 'trial' with short 'pad'"
         )
-    n_short = np.count_nonzero(counts < length)
+    if settings.edges == "repeat":
+        trials = [np.append(np.full(length - 1, rows[0]), rows) for rows in trials]
+    n_short = sum(len(rows) < length for rows in trials)
     if n_short and settings.short == "drop":
         warnings.warn(
-            f"{n_short} of {len(counts)} {noun} are shorter than {length} windows and left out; "
+            f"{n_short} of {len(trials)} {noun} are shorter than {length} windows and left out; "
             "short 'pad' or 'repeat' keeps them",
             stacklevel=3,
         )
@@ -383,19 +399,29 @@ def _eeg_windows(features):
     return eeg[:, on_grid], valid[:, on_grid], tuple(cell for cell in cells if cell)
 
 # %% ../../nbs/samples/20_samples.ipynb #d9d74ff9
-def make_samples(features, kind="window", length=None, stride=1, modalities=("eeg",), short="drop"):
+def make_samples(
+    features,
+    kind="window",
+    length=None,
+    stride=1,
+    modalities=("eeg",),
+    short="drop",
+    edges="drop",
+):
     """Cut the windows of a feature set into samples.
 
     Parameters
     ----------
     features : xarray.Dataset
         A feature set as `load_features` returns it. Channels without a grid cell are left out.
-    kind, length, stride, modalities, short
+    kind, length, stride, modalities, short, edges
         See `SampleSettings`.
 
     Returns
     -------
     Samples
+        Its `meta` holds `start_s` of the first step, in s from the start of the trial. With `edges`
+        "repeat" several samples have the same first step, and `start_s` is that of the last one.
         Samples of kind "window" share the memory of the feature set. A sequence is a copy: with
         stride 1 every window is held `length` times.
 
@@ -406,14 +432,17 @@ def make_samples(features, kind="window", length=None, stride=1, modalities=("ee
         lacks, features without the attributes and coordinates needed, windows that are counted
         twice, or whole trials of which windows are missing.
     """
-    settings = _checked(
-        dict(kind=kind, length=length, stride=stride, modalities=modalities, short=short)
-    )
+    given = dict(kind=kind, length=length, stride=stride, modalities=modalities, short=short)
+    settings = _checked(given | {"edges": edges})
     _check_features(features, settings.modalities)
     meta = pd.DataFrame({column: features[column].values for column in META})
     meta.attrs = dict(features.attrs)
     index, caveats = _rows_of_samples(meta, settings)
-    meta = meta.iloc[index[:, 0]].reset_index(drop=True)
+    # repeated first windows are the first step of several samples; the last steps all differ
+    named_step = -1 if settings.edges == "repeat" else 0
+    meta = meta.iloc[index[:, named_step]].reset_index(drop=True)
+    if "eye" in settings.modalities and "eye_held" in features.attrs:
+        caveats.append(features.attrs["eye_held"])
     meta.attrs = dict(features.attrs) | {"caveats": caveats}
     return Samples(**_arrays(features, settings, index), steps=index >= 0, meta=meta)
 

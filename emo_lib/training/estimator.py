@@ -74,6 +74,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
     small = {}
     views = ()
     has_weights = False
+    allows_gaps = False
 
     n_classes: Annotated[Whole, Field(ge=2)]
     channels: Channels = CHANNELS
@@ -110,7 +111,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
     @property
     def reader(self):
         """The InputReader for what this model takes."""
-        return InputReader(self.needs, self.channel_names, type(self).__name__)
+        name = type(self).__name__
+        return InputReader(self.needs, self.channel_names, name, self.allows_gaps)
 
     def check_params(self):
         """Refuse impossible hyper-parameters, all in one ValueError; returns self."""

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from ..base.montage import CHANNELS, canonical
+from ..samples.hiding import find_bare
 from ..samples.needs import Needs, check_samples
 from ..samples.samples import Samples, from_arrays
 
@@ -114,7 +115,7 @@ def as_samples(x, valid=None, channels=CHANNELS):
         return from_arrays(x, valid=valid, channels=channels)
 
 # %% ../../nbs/training/35_inputs.ipynb #93ea5dff
-def clean_samples(samples, needs, channels=CHANNELS, model="the model"):
+def clean_samples(samples, needs, channels=CHANNELS, model="the model", allows_gaps=False):
     """Check Samples and put zeros where no electrode was measured.
 
     Parameters
@@ -126,6 +127,8 @@ def clean_samples(samples, needs, channels=CHANNELS, model="the model"):
         The electrodes of the model, in its order.
     model : str
         Name for messages.
+    allows_gaps : bool
+        Eye features may be NaN, and a sample may lack one of several modalities.
 
     Returns
     -------
@@ -138,9 +141,10 @@ def clean_samples(samples, needs, channels=CHANNELS, model="the model"):
     """
     check_samples(needs, samples, model)
     if "eye" in needs.modalities:
-        _refuse_not_finite(samples.eye, "eye", needs.kind)
+        _refuse_not_finite(samples.eye, "eye", needs.kind, allows_gaps)
     if "eeg" in needs.modalities:
         samples = _clean_eeg(samples, needs.kind, tuple(channels))
+    _refuse_bare(samples, needs, allows_gaps)
     return samples
 
 
@@ -154,21 +158,29 @@ def _clean_eeg(samples, kind, channels):
     if not samples.eeg.shape[3]:
         raise ValueError(f"expected at least one band, found EEG of shape {samples.eeg.shape}")
     _refuse_not_finite(samples.eeg, "X", kind)
-    bare = (samples.steps & ~samples.there.any(2)).any(1)
-    if bare.any():
-        raise ValueError(f"{kind} {bare.argmax()} has no valid channel; drop such {kind}s")
     eeg = samples.eeg
     if not samples.there.all():
         eeg = np.where(samples.there[..., None], eeg, np.float32(0))
     return replace(samples, eeg=eeg, channels=channels)
 
 
-def _refuse_not_finite(x, name, kind):
+def _refuse_bare(samples, needs, allows_gaps):
+    "A ValueError for a sample of which too little was measured."
+    bare = find_bare(samples, needs.modalities, allows_gaps)
+    if bare.any():
+        kind = needs.kind
+        what = "valid channel" if "eeg" in needs.modalities else "measured eye feature"
+        raise ValueError(f"{kind} {bare.argmax()} has no {what}; drop such {kind}s")
+
+
+def _refuse_not_finite(x, name, kind, allows_nan=False):
     "A ValueError that counts the samples of an array (sample, ...) with NaN or infinite values."
-    bad = ~np.isfinite(x).all(axis=tuple(range(1, x.ndim)))
+    is_good = np.isfinite(x) | np.isnan(x) if allows_nan else np.isfinite(x)
+    bad = ~is_good.all(axis=tuple(range(1, x.ndim)))
     if bad.any():
+        what = "infinite" if allows_nan else "NaN or infinite"
         raise ValueError(
-            f"{name} has NaN or infinite values in {bad.sum()} of {len(x)} {kind}s, "
+            f"{name} has {what} values in {bad.sum()} of {len(x)} {kind}s, "
             f"first in {kind} {bad.argmax()}; drop them, or set the channel to 0 and mark it in "
             "valid"
         )
@@ -204,16 +216,19 @@ class InputReader:
         The electrodes of the model, in its order.
     model : str
         Name for messages.
+    allows_gaps : bool
+        See `clean_samples`.
     """
 
     needs: Needs
     channels: tuple
     model: str
+    allows_gaps: bool = False
 
     def read(self, x, valid=None):
         """Checked Samples; x, valid as in `as_samples`."""
         samples = as_samples(x, valid, self.channels)
-        return clean_samples(samples, self.needs, self.channels, self.model)
+        return clean_samples(samples, self.needs, self.channels, self.model, self.allows_gaps)
 
     def read_unlabelled(self, x):
         """Checked Samples without labels, from Samples, X or (X, valid)."""

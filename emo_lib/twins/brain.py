@@ -204,6 +204,11 @@ _Strength = Annotated[NotNegative, WrapValidator(_keep_whole)]
 _Seconds = Annotated[Number, WrapValidator(_keep_whole)]
 
 
+def _alike(classes, group):
+    "Names of classes, with the first of a group in the place of all of the group."
+    return [group[0] if name in group else name for name in classes]
+
+
 class TwinSettings(Parameters):
     """Which twin is simulated.
 
@@ -265,6 +270,30 @@ class TwinSettings(Parameters):
         "Electrodes in the order of the files: those of the data set, and FACED's two mastoids."
         mastoids = self.spec.raw_drop if self.name == "FACED" else ()
         return self.spec.channels + mastoids
+
+    @field_validator("mechanisms")
+    @classmethod
+    def _knows_the_classes(cls, mechanisms, info):
+        spec = SPECS.get(info.data.get("name"))
+        classes = spec.classes if spec else ()
+        for part in ("eeg_alike", "eye_alike"):
+            names = getattr(mechanisms, part)
+            if len(names) == 1 or not set(names) <= set(classes):
+                raise ValueError(
+                    f"{part}: expected two or more of {', '.join(classes)}, "
+                    f"found {', '.join(names)}"
+                )
+        return mechanisms
+
+    @property
+    def effects_db(self):
+        "Effects of the classes at `emotion=1`, (class, region, band) in dB; see `effect_table`."
+        return effect_table(_alike(self.spec.classes, self.mechanisms.eeg_alike))
+
+    @property
+    def feelings(self):
+        "The class whose feeling each class has in the eyes, a list of names."
+        return _alike(self.spec.classes, self.mechanisms.eye_alike)
 
     @property
     def eye_emotion(self):
@@ -528,7 +557,7 @@ def source_weights(settings, subject, session, trial, clip):
     state = trial_traits(settings, subject, session, trial)
     regions = head_model(settings.channels).region
     label = settings.spec.labels[session][trial - 1]
-    effects = effect_table(settings.spec.classes)[label]
+    effects = settings.effects_db[label]
     effect_db = traits.response * state.intensity * traits.pattern * effects + clip.pattern_db
     effect_db = traits.scale * effect_db
     oscillations = resting_oscillations(traits, regions, traits.scale * state.region_db)

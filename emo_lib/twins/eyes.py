@@ -129,7 +129,7 @@ def _deviation(settings, subject, session, trial, n_windows):
     course = window_course(settings, clip, n_windows)[:, None]
     of_clip = settings.generator("clip", clip, "eye")
     pattern = spreads["clip"] * of_clip.standard_normal(n_features)
-    feeling = np.array(FEELINGS[spec.classes[spec.labels[session][trial - 1]]])
+    feeling = np.array(FEELINGS[settings.feelings[spec.labels[session][trial - 1]]])
     rng = settings.trial_generator(subject, session, trial, "eye")
     emotion = settings.eye_emotion * course
     state = (

@@ -36,6 +36,9 @@ class Mechanisms(Parameters):
         Share of each trial, up to 1, in which the emotion acts; 1 is the whole trial.
     eyes : float or None
         Strength of the emotion in the eye features; None: that of the EEG, `emotion`.
+    eeg_alike, eye_alike : tuple of str
+        Names of classes that share the regional effect, or the feeling in the eyes, of the first
+        of them.
     shift_db : float
         Standard deviation over sessions of the level of each electrode and band, in dB.
     scale : float
@@ -52,6 +55,8 @@ class Mechanisms(Parameters):
     interaction_db: NotNegative = 0.0
     part: Annotated[Number, Field(gt=0, le=1)] = 1.0
     eyes: NotNegative | None = None
+    eeg_alike: tuple[str, ...] = ()
+    eye_alike: tuple[str, ...] = ()
     shift_db: NotNegative = 0.0
     scale: Annotated[Number, Field(ge=1, le=5)] = 1.0
     cap_mm: NotNegative = 0.0

@@ -14,7 +14,6 @@ import numpy as np
 from emo_lib.twins.brain import (
     SPREAD,
     TwinSettings,
-    effect_table,
     electrode_gains,
     resting_oscillations,
     session_traits,
@@ -27,7 +26,7 @@ def _class_weights(settings, traits):
     "Weights (class, source, 6) of the rows of `spectrum_basis` in full emotion, in nAm^2/Hz."
     region = head_model(settings.channels).region
     rest = resting_oscillations(traits, region)
-    effects = effect_table(settings.spec.classes)
+    effects = settings.effects_db
     effect_db = settings.emotion * traits.scale * traits.response * traits.pattern * effects
     oscillations = rest * 10 ** (effect_db[:, region] / 10)
     background = np.ones((*oscillations.shape[:2], 1))
@@ -118,7 +117,7 @@ def read_twin(path):
     Raises
     ------
     ValueError
-        The file is not the record of a twin, or its effects are not those of `effect_table`.
+        The file is not the record of a twin, or its effects are not those of this version.
     """
     path = Path(path)
     file = path if path.name == "TWIN.json" else path / "TWIN.json"
@@ -134,7 +133,7 @@ def read_twin(path):
             f"found {type(error).__name__}: {error}; "
             "give the twin's folder, or leave `twin` out"
         ) from error
-    if not np.allclose(effects, settings.emotion * effect_table(settings.spec.classes), atol=1e-3):
+    if not np.allclose(effects, settings.emotion * settings.effects_db, atol=1e-3):
         raise ValueError(
             f"{file}: expected the effects of this version of the library, found other effects; "
             "write the twin again with emo twin"

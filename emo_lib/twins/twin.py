@@ -24,7 +24,6 @@ from emo_lib.twins.brain import (
     SPREAD,
     TwinSettings,
     clip_part,
-    effect_table,
     interaction_state,
     session_traits,
     trial_traits,
@@ -166,13 +165,14 @@ def session_truth(settings, subject, session):
     )
 
 
-def _eye_truth(spec):
+def _eye_truth(settings):
     "What is known about the eye features."
+    spec = settings.spec
     return dict(
         kinds=eye_kinds(spec),
         typical_and_spread={name: (kind.typical, kind.spread) for name, kind in EYE.items()},
         pull={name: (kind.arousal, kind.valence) for name, kind in EYE.items()},
-        feelings={name: FEELINGS[name] for name in spec.classes},
+        feelings={name: FEELINGS[own] for name, own in zip(spec.classes, settings.feelings)},
         spreads=EYE_SPREAD,
     )
 
@@ -184,13 +184,13 @@ def twin_truth(settings, subjects):
         classes=list(spec.classes),
         regions=list(TWIN_REGIONS),
         bands=list(BAND_NAMES),
-        effect_db=_rounded(settings.emotion * effect_table(spec.classes)),
+        effect_db=_rounded(settings.emotion * settings.effects_db),
         clip_db=settings.emotion * SPREAD["clip"]["region_db"],
         rest_over_background=_rounded(REST),
         spreads=SPREAD,
     )
     if spec.eye:
-        truth["eye"] = _eye_truth(spec)
+        truth["eye"] = _eye_truth(settings)
     truth["mechanisms"] = mechanisms_truth(settings)
     if settings.name == "FACED":
         truth["units"] = {subject: faced_recording(subject)[2] for subject in subjects}
@@ -206,7 +206,7 @@ def twin_truth(settings, subjects):
 def _record(request, subjects, steps):
     "The content of TWIN.json before anything is written."
     settings, name = request.settings, request.settings.name
-    parameters = settings.model_dump() | dict(
+    parameters = json.loads(json.dumps(settings.model_dump())) | dict(
         subjects=len(subjects),
         generation=request.generation if name == "SEED" else None,
         features=list(request.features),
