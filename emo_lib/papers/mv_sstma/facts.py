@@ -117,7 +117,12 @@ ALL = {
     "samples_per_trial": None,
     "samples_per_class": None,
 }
-REQUIRED = {"protocol": ("seediv-16-8", "seedv-9-6"), "val_fraction": 0.0, "kind": "sequence"}
+REQUIRED = {
+    "protocol": ("seediv-16-8", "seedv-9-6"),
+    "scope": "all",
+    "val_fraction": 0.0,
+    "kind": "sequence",
+}
 TEN = {"samples_per_class": 10}
 
 QUOTED = (
@@ -326,7 +331,7 @@ STUDIES_OF_MV_SSTMA = (
 NETWORKS = ["mv_sstma", "concat", "attention"]
 BASELINES = ("svm", "svm_eye", "max_fusion", "sum_fusion", "fuzzy_integral", "bdae", "dcca")
 EXPERIMENTS = {
-    "protocol": {"name": "seediv-16-8"},
+    "protocol": {"name": "seediv-16-8", "scope": "all"},
     "samples": {"kind": "sequence", "length": 10, "modalities": ["eeg", "eye"]},
     "scaling": None,
     "models": {
