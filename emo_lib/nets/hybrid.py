@@ -93,7 +93,7 @@ class BranchAttention(nn.Module):
         Any numbers; their product need not be `dim`.
     """
 
-    cpu_series = 8  # steps of a sample at a time: 2 MB of weights at the paper's size
+    cpu_weights = 2**19  # how many are computed at a time, so that they stay in the cache
 
     def __init__(self, dim, branches, heads, head_width):
         super().__init__()
@@ -122,7 +122,8 @@ class BranchAttention(nn.Module):
         """
         t, n, c, _ = x.shape
         maps = self.head_maps()
-        size = self.cpu_series if x.device.type == "cpu" else t * n
+        one = self.shape[0] * self.shape[2] * c * c  # weights of one step of a sample
+        size = max(1, self.cpu_weights // one) if x.device.type == "cpu" else t * n
         series = x.flatten(0, 1).split(size)
         masks = [None] * len(series)
         if exists is not None:
