@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from emo_lib.base.montage import CHANNELS
 from emo_lib.base.parameters import explain
 from emo_lib.data.datasets import open_dataset
+from emo_lib.models.decision_fusion import MultimodalSVM
 from emo_lib.models.registry import MODELS, make_model
 from emo_lib.report.examples import invented_result
 from emo_lib.report.printed import PrintedTable, Study, read_rows
 from emo_lib.report.rows import arrange, observations, rows_of
-from emo_lib.run.cells import read_samples, run_cell
+from emo_lib.run.cells import run_cell
 from emo_lib.run.grid import grid_jobs, make_grid
 from emo_lib.run.results import read_predictions, read_result
 from emo_lib.run.spec import CellSpec, settings_of
@@ -124,11 +125,12 @@ def test_a_modality_missing_at_the_test_has_no_influence(name, modality):
     samples = looks_for(name)
     model = small(name).fit(samples)
     lacking = hide(samples, Hiding(share=1.0, modality=modality), seed=0)
-    garbage = {} if modality == "eye" else {"eeg": lacking.eeg + 1e3}
     p = model.predict_proba(lacking)
     assert np.isfinite(p).all()
     assert np.allclose(p.sum(1), 1)
-    assert np.array_equal(p, model.predict_proba(replace(lacking, **garbage)))
+    if modality == "eeg":  # hidden eye features have no value that could be changed
+        garbage = replace(lacking, eeg=lacking.eeg + 1e3)
+        assert np.array_equal(p, model.predict_proba(garbage))
     assert not np.allclose(p, model.predict_proba(samples))
 
 
@@ -306,12 +308,22 @@ def test_too_much_is_refused_before_any_fit(folder, monkeypatch):
         run_cell(cell | dict(model="svm", hidden="0.5-test-eeg", missing=[61]), progress=False)
 
 
-def test_channels_that_are_missing_come_on_top_of_those_that_are_hidden(folder):
+def test_channels_that_are_missing_come_on_top_of_those_that_are_hidden(folder, monkeypatch):
+    seen = []
+
+    def spy(model, samples):
+        seen.append(samples.there.sum(2).max())
+        return usual(model, samples)
+
+    usual = MultimodalSVM._predict_proba
+    monkeypatch.setattr(MultimodalSVM, "_predict_proba", spy)
     result, _ = run(folder, "svm_eye", hidden="0.3-test", missing=[0, 5])
     for fold in result.folds:
         assert fold.missing[0].accuracy == fold.accuracy
-    samples, _ = read_samples(result.spec)
-    assert samples.there.all()
+    left = sorted({int(n) for n in seen})
+    assert left[-1] == 62, "the training samples are whole"
+    assert left[:-1] == [left[0], 62 - 19]  # 30 % of 62 are 19; some of the five were hidden
+    assert left[0] < 62 - 19
 
 
 # ---- grids and tables

@@ -56,9 +56,10 @@ def test_fusion_beats_both_modalities_where_each_separates_other_emotions():
 
 @pytest.mark.slow
 def test_fusion_wins_nothing_where_the_eye_carries_nothing():
-    "Over eight folds, the mean gain of fusion is at most two standard errors above zero."
+    "Over eight folds, the mean gain of fusion is within five points, or two standard errors."
     features = features_of(eyes=0.0)
     eeg, fused = (accuracies(cls, features) for cls in (MVSSTMA, MMVSSTMA))
     gain = fused - eeg
     assert 0.3 < eeg.mean() < 0.9, "the task can be learnt and leaves room for a gain"
-    assert gain.mean() < 2 * gain.std(ddof=1) / np.sqrt(len(gain))
+    assert gain.mean() <= max(0.05, 2 * gain.std(ddof=1) / np.sqrt(len(gain)))
+    assert gain.std(ddof=1) < 0.2, "the test can tell a gain"

@@ -6,6 +6,7 @@
 __all__ = ['SequenceMAE', 'MultimodalNet', 'SequenceOptions', 'MVSSTMA', 'MVSSTMAEye', 'MMVSSTMA']
 
 # %% ../../nbs/models/75_mv_sstma.ipynb #b417ca08
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -22,7 +23,7 @@ from ..nets.fusion import AttentionFusion, ConcatFusion
 from ..nets.hybrid import HybridBlock, channel_positions
 from ..nets.masking import gather_order, gather_tokens, random_mask
 from ..samples.needs import Needs
-from ..training.loop import TrainingOptions, forward
+from ..training.loop import TrainingOptions, forward, seeded
 from ..training.stages import PretrainedClassifier, Stage, pretrain_part
 
 # %% ../../nbs/models/75_mv_sstma.ipynb #351bc705
@@ -213,15 +214,22 @@ def _normalise(norm, features):
 # %% ../../nbs/models/75_mv_sstma.ipynb #5a973f9e
 def settle_statistics(net, inputs, batch_size=256):
     "Batch-normalisation statistics of `net` over `inputs` (tuple of tensors), weights fixed."
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm1d)]
+    norms = [
+        m
+        for name, m in net.named_modules()
+        if isinstance(m, nn.BatchNorm1d) and ".decoder." not in name  # the decoder is not run
+    ]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over the batches that follow
     net.train()
+    n = len(inputs[0])
+    with seeded(0):
+        order = torch.randperm(n)  # so that each batch has samples of all trials
     with torch.no_grad():
-        for batch in zip(*(x.split(batch_size) for x in inputs)):
-            net(*batch)
+        for rows in order.tensor_split(math.ceil(n / batch_size)):  # of almost equal size
+            net(*(x[rows.to(x.device)] for x in inputs))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     net.eval()
@@ -360,6 +368,11 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
         started = self.load_pretrained(self.net_)
         if self.scale_on == "train":  # the weights came with the scales of the pool
             self.set_statistics(self.net_, train_samples)
+        if self.freeze and not started:
+            raise ValueError(
+                "freeze: expected pre-trained encoders, found none; pre-train the stages first, or "
+                "use freeze=False"
+            )
         for name in started if self.freeze else ():
             getattr(self.net_, name).requires_grad_(False)
         inputs = self.tensors(train_samples)

@@ -611,12 +611,24 @@ def _provenance_line(results, long):
     seconds = sum(result.provenance.seconds for result in results)
     protocols = _join_distinct(result.spec.protocol for result in results)
     seeds, commits = _join_distinct(long["seeds"]), _join_distinct(long["git"])
+    cut = _join_distinct(map(_samples_words, results))
     return (
         f"{first.dataset}: {_kind_of_lines(long)}, feature {first.feature}, windows of "
-        f"{first.window_s:g} s, {len(results[0].classes)} classes ({_describe_chance(results)}), "
+        f"{first.window_s:g} s{cut}, {len(results[0].classes)} classes "
+        f"({_describe_chance(results)}), "
         f"data fingerprint {first.fingerprint}, seeds {seeds}, commit {commits}, protocol "
         f"{protocols}, {seconds:.0f} s in total"
     )
+
+
+def _samples_words(result):
+    "How the samples of a result are cut, after `windows of 4 s`; nothing for single windows."
+    samples = result.spec.samples
+    if samples.kind == "window":
+        return ""
+    length = f" of {samples.length} windows" if samples.length else ""
+    edges = ", edges repeated" if samples.edges == "repeat" else ""
+    return f", {samples.kind}s{length}{edges}"
 
 
 def _describe_chance(results):

@@ -20,7 +20,11 @@ from .samples import TRIAL, Modality
 # %% ../../nbs/samples/35_hiding.ipynb #35a10007
 WORD = re.compile(r"(\d+(?:\.\d+)?)-(both|train|test)(?:-(eeg|eye))?")
 CHANNEL_NAMES = {None: "channels of each modality", "eeg": "EEG channels", "eye": "eye features"}
-SAMPLE_NAMES = {"both": "training and test", "train": "training", "test": "test"}
+SAMPLE_NAMES = {
+    "both": "training, validation and test",
+    "train": "training and validation",
+    "test": "test",
+}
 
 
 class Hiding(Parameters):
@@ -63,9 +67,10 @@ class Hiding(Parameters):
     @property
     def caveat(self):
         """str: what a reader of the score must know."""
+        drawn = ", drawn anew for each sample" if self.share < 1 else ""
         return (
             f"{100 * self.share:g} % of the {CHANNEL_NAMES[self.modality]} are hidden in the "
-            f"{SAMPLE_NAMES[self.side]} samples, drawn anew for each sample"
+            f"{SAMPLE_NAMES[self.side]} samples{drawn}"
         )
 
     def is_on(self, side):
