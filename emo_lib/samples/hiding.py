@@ -163,7 +163,7 @@ def hide(samples, hiding, seed):
     Parameters
     ----------
     samples : Samples
-        With their own names: not those of `without_labels`.
+        With the original subject, session, trial and start_s, by which the draw is made.
     hiding : Hiding
     seed : int
         Of the cell.
