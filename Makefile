@@ -10,7 +10,7 @@ DONE   := $(VENV)/.installed
 .PHONY: help install demo papers grid plan test test-fast lab bench nbs clean
 help:
 	@echo "make demo       a first table: one synthetic data set, nine models (4 minutes on two cores, after installation)"
-	@echo "make papers     every table, figure and study of the papers, at the size of two cores (14 minutes)"
+	@echo "make papers     every table, figure and study of the papers, at the size of two cores (12 minutes)"
 	@echo "make grid CONFIG=workflow/config/msmae.yaml    the same for another configuration"
 	@echo "make plan CONFIG=workflow/config/msmae.yaml    its jobs, and an estimate of the hours on this machine"
 	@echo "make test       every notebook and every test, the style included"

@@ -1,5 +1,6 @@
 """Three models and a protocol for tests: two modalities, sequences, adaptation to a target."""
 
+import os
 from dataclasses import replace
 from typing import ClassVar
 
@@ -11,6 +12,8 @@ from torch import nn
 from emo_lib.protocols.cross_session import CrossSession
 from emo_lib.samples.needs import Needs
 from emo_lib.training.estimator import Classifier, NetworkClassifier
+
+DEVICE = os.environ.get("EMO_TEST_DEVICE", "cpu")  # "cuda": the same tests on a GPU
 
 
 class HiddenLayerNet(nn.Module):

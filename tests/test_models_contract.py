@@ -11,7 +11,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.utils import get_tags
-from stubs import STUBS, AdaptingSessions, AdaptingStub, EyeStub, SequenceStub
+from stubs import DEVICE, STUBS, AdaptingSessions, AdaptingStub, EyeStub, SequenceStub
 
 from emo_lib.base.montage import CHANNELS
 from emo_lib.models.registry import MODELS, make_model
@@ -46,7 +46,7 @@ def toy(n_channels=62, n=24, seed=0, classes=3):
 
 
 def make(name, n_channels=62, n_classes=3, **hyper):
-    device = {"device": "cpu"} if name in NETWORKS else {}
+    device = {"device": DEVICE} if name in NETWORKS else {}
     hyper = device | MODELS[name].small | hyper
     return make_model(name, n_classes, CHANNELS[:n_channels], **hyper)
 
@@ -604,7 +604,7 @@ def test_transform_is_what_the_last_linear_layer_sees(name):
     assert len(z) == 24
     assert np.isfinite(z).all()
     last = [m for m in model.net_.modules() if type(m).__name__ == "Linear"][-1]
-    logits = z @ last.weight.detach().numpy().T + last.bias.detach().numpy()
+    logits = z @ last.weight.detach().cpu().numpy().T + last.bias.detach().cpu().numpy()
     p = np.exp(logits - logits.max(1, keepdims=True))
     assert np.allclose(p / p.sum(1, keepdims=True), model.predict_proba(X), atol=1e-5)
     with pytest.raises(ValueError):

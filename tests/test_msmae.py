@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from stubs import DEVICE
 
 import emo_lib.models.vit  # noqa: F401
 import emo_lib.training.stages as module
@@ -27,7 +28,7 @@ TINY = dict(
     pretrain_epochs=1,
     epochs=2,
     optimizer="adamw",
-    device="cpu",
+    device=DEVICE,
 )
 
 

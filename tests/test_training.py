@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stubs import DEVICE
 from torch import nn
 from torch.nn import functional as F
 
@@ -454,7 +455,7 @@ class ToyNet(nn.Module):
 
 class Toy(NetworkClassifier):
     epochs = 3
-    device = "cpu"
+    device = DEVICE
 
     def make_net(self, n_bands, n_eye=0):
         return ToyNet(len(self.channels) * n_bands, self.n_classes)
@@ -478,10 +479,10 @@ def test_a_default_is_overridden_by_assigning_it():
 def test_a_classifier_transforms_to_what_its_last_layer_sees(precision):
     model = Toy(3, precision=precision).fit(X, labels)
     z = model.transform(X)
-    logits = torch.as_tensor(z) @ model.net_.head.weight.T + model.net_.head.bias
+    logits = torch.as_tensor(z, device=DEVICE) @ model.net_.head.weight.T + model.net_.head.bias
     assert z.shape == (60, 7)
     assert z.dtype == np.float32
-    assert np.allclose(logits.double().softmax(1).detach(), model.predict_proba(X), atol=1e-6)
+    assert np.allclose(logits.double().softmax(1).detach().cpu(), model.predict_proba(X), atol=1e-6)
     assert model.transform(X[:0]).shape == (0, 7)
     assert np.allclose(model.transform(X[:5]), z[:5], atol=1e-6)
     with pytest.raises(ValueError, match="NaN"):

@@ -260,11 +260,20 @@ class SequenceOptions(TrainingOptions):
     batch_size: Annotated[Whole, Field(ge=2)] = 64
 
 # %% ../../nbs/models/75_mv_sstma.ipynb #a0547e7a
-NETWORK = "dim layers kernels heads head_width ffn_ratio residual".split()
+NETWORK = ("dim", "layers", "kernels", "heads", "head_width", "ffn_ratio", "residual")
 OF_STAGE = (
     *NETWORK,
-    *"mask_ratio pretrain_epochs pretrain_lr pretrain_batch_size batch_size optimizer".split(),
-    *"momentum weight_decay clip precision seed".split(),
+    "mask_ratio",
+    "pretrain_epochs",
+    "pretrain_lr",
+    "pretrain_batch_size",
+    "batch_size",
+    "optimizer",
+    "momentum",
+    "weight_decay",
+    "clip",
+    "precision",
+    "seed",
 )
 
 # %% ../../nbs/models/75_mv_sstma.ipynb #85ee1314
@@ -289,7 +298,7 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
     allows_gaps = True
     small = dict(epochs=3, pretrain_epochs=1, dim=8, layers=1, heads=2, head_width=4, lr=0.005)
     must_match = ("channels", *NETWORK, "pool")
-    stage_must_match = tuple(NETWORK)
+    stage_must_match = NETWORK
 
     def prepare(self, samples):
         """x float32 (n, channel, step, band) and exists bool (n, channel, step) per modality.
@@ -345,8 +354,8 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
         """Fit the scales of all modalities to Samples."""
         inputs = [torch.as_tensor(x) for x in self.prepare(train)]
         for i, name in enumerate(self.needs.modalities):
-            kind = self.eeg_scale if name == "eeg" else self.eye_scale
-            getattr(net, name).fit_scales(*inputs[2 * i : 2 * i + 2], kind)
+            branch, kind = getattr(net, name), getattr(self, f"{name}_scale")
+            branch.fit_scales(*inputs[2 * i : 2 * i + 2], kind)
 
     def train_stage(self, name, net, pool, train_samples, checkpoint):
         """Train a SequenceMAE on Samples without labels."""
@@ -354,8 +363,7 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
         x, exists = self.tensors(pool)[place : place + 2]
         is_present = exists.flatten(1).any(1)  # a sample without the modality teaches nothing
         data = (x, exists) if is_present.all() else (x[is_present], exists[is_present])
-        kind = self.eeg_scale if name == "eeg" else self.eye_scale
-        net.fit_scales(*(x.cpu() for x in data), kind)
+        net.fit_scales(*(x.cpu() for x in data), getattr(self, f"{name}_scale"))
 
         def loss(net, batch, generator):
             return net.loss(*batch, self.mask_ratio, generator)

@@ -190,9 +190,8 @@ class HybridBlock(nn.Module):
             x = x * exists[..., None]
             exists = exists.permute(2, 0, 1)  # steps first, as the results of the convolutions
         branches = self.norm(self.convolutions(x), exists)
-        y, A = self.attention(branches, exists, return_weights), None
-        if return_weights:
-            y, A = y
+        attended = self.attention(branches, exists, return_weights)
+        y, A = attended if return_weights else (attended, None)
         y = y.permute(1, 2, 0, 3)
         y = x + y if self.residual else y
         z = self.feed_forward(y)

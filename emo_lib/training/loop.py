@@ -54,15 +54,23 @@ def pick_device(device="auto"):
 # %% ../../nbs/training/10_loop.ipynb #684e43a9
 @contextmanager
 def seeded(seed):
-    """A block in which torch's global random stream starts anew; the caller's is restored.
+    """A block in which torch's global random stream starts anew, and cuDNN repeats its sums.
+
+    Both are the caller's again afterwards.
 
     Parameters
     ----------
     seed : int
     """
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
-        yield
+        cudnn.deterministic = True  # else gradients of convolutions differ from run to run
+        try:
+            yield
+        finally:
+            cudnn.deterministic = before
 
 # %% ../../nbs/training/10_loop.ipynb #0a6e3f02
 PRECISIONS = ("float32", "bfloat16")
