@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -352,7 +353,8 @@ class SpeedTable:
         return speeds
 
     def _measure_and_keep(self, name, hyper, steps):
-        with _one_thread():
+        with _one_thread(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a model says of random samples
             speeds = self._measure(name, json.loads(hyper), steps)
         at = time.time()
         self.times.append(at)
