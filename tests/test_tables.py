@@ -309,7 +309,7 @@ def test_synthetic_weights_make_a_real_result_synthetic():
     result = invented_result("msmae", 60, data="real", source="FACED")
     text = to_markdown(comparison([result], TRANSFER))
     assert "SYNTHETIC" in text.splitlines()[0]
-    assert "pre-trained on FACED (SYNTHETIC twin)" in text
+    assert "its weights come from FACED (SYNTHETIC twin)" in text
     source = result.provenance.pretrained_on.model_copy(update={"fingerprint": "d0"})
     provenance = result.provenance.model_copy(update={"pretrained_on": source})
     spec = result.spec.model_copy(update={"seed": 1})

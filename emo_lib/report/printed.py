@@ -256,9 +256,10 @@ STUDIES = {
         level="missing",
         reference="none",
         heading="electrodes taken away",
-        lead="Models were trained with all electrodes. The electrodes of a larger number include "
-        "those of a smaller one. There is one draw for each subject and test session. How a "
-        "model is given a missing electrode differs between models and is part of the result.",
+        lead="Models were trained with every electrode that is good in the training session. The "
+        "electrodes of a larger number include those of a smaller one. There is one draw for each "
+        "subject and test session; the seed decides it. How a model is given a missing electrode "
+        "differs between models and is part of the result.",
         unset="none",
         figures=(Figure("missing", "with electrodes missing at the test", kind="curves"),),
     ),

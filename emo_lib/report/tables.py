@@ -567,6 +567,16 @@ def _list_missing_numbers(results, long):
     return notes
 
 
+def _list_sources(results, names):
+    "The rows whose weights come from another data set, list of str; names : see `_name_results`."
+    sources = ((name, result.provenance.pretrained_on) for name, result in zip(names, results))
+    return [
+        f"{name}: its weights come from {source.dataset} ({_kind_of_data(source.data)})"
+        for name, source in sources
+        if source
+    ]
+
+
 def _list_not_converged(results, names):
     "The rows that are not trained to convergence, list of str; names : see `_name_results`."
     folds = {}
@@ -578,14 +588,13 @@ def _list_not_converged(results, names):
 # %% ../../nbs/report/30_tables.ipynb #6c30d9f8
 def _list_caveats(results, names, long, study):
     "All caveats of one data set, list of str. long : its lines; names : see `_name_results`."
-    sources = [r.provenance.pretrained_on for r in results if r.provenance.pretrained_on]
     lines = [
         _data_caveat(long, study),
         *_named_caveats([result.caveats for result in results], names),
         *_describe_power(long),
         *_list_test_notes(long),
         *_describe_parameters(results, study),
-        *(f"pre-trained on {source.dataset} ({_kind_of_data(source.data)})" for source in sources),
+        *_list_sources(results, names),
         *_list_missing_numbers(results, long),
         *_list_not_converged(results, names),
         *(text for dataset, text in study.notes if dataset == long["dataset"].iloc[0]),
@@ -681,8 +690,8 @@ def _lead_of(long, study, shows_spreads):
         )
     if long["n_seeds"].eq(1).all():
         parts.append(
-            "One seed of weights and batches; another one moves a mean as well (how far: see the "
-            "study of seeds, where there is one)."
+            "One seed; for a network another one moves a mean as well (how far, for the models and "
+            "data sets in it: the study of seeds)."
         )
     if study.reference is not None:
         parts.append(
