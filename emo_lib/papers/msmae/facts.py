@@ -217,8 +217,9 @@ STUDIES_OF_MSMAE = (
         id="msmae.missing_statistics",
         title="Electrodes missing at the test: whose statistics batch normalisation uses",
         lead="Models were trained with every electrode that is good in the training session. "
-        "`MSMAE` normalises with the mean and variance of all training windows, `statistics of the same electrodes` with those of the "
-        "training windows without the electrodes that the test lacks; the weights are the same. "
+        "`MSMAE` normalises with the mean and variance of all training windows, `statistics of the "
+        "same electrodes` with those of the training windows without the electrodes that the test "
+        "lacks; the weights are the same. "
         "Both rows can differ at `none`: some sessions lack an electrode of themselves.",
         rows=STATISTICS,
         other_models=False,
