@@ -173,7 +173,7 @@ def test_bad_input_is_refused_in_fit(name, change):
         (lambda X, y: (X + 0j, y), "real numbers"),
         (lambda X, y: (X.astype(object), y), "real numbers"),
         (lambda X, y: (X[..., :0], y), "at least one band"),
-        (lambda X, y: (X[:0], y[:0]), "at least 2 (windows|sequences)"),
+        (lambda X, y: (X[:0], y[:0]), "at least 2 (windows|sequences|trials)"),
         (lambda X, y: (X, None), "labels 0..2, found samples without labels"),
     ],
     ids=["one class", "text", "complex", "objects", "0 bands", "0 windows", "unlabelled"],

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn import functional as F
 
 from ..base.parameters import Count, NotNegative, Number, Positive
 from .bdae import BDAE, fit_range
@@ -204,7 +203,7 @@ class DCCA(NetworkClassifier):
         """Cross-entropy plus the weighted correlation loss; see `NetworkClassifier.loss`."""
         rows, label = batch
         parts = net.parts(rows)
-        total = F.cross_entropy(net.head(net.fusion(parts)[0]).float(), label)
+        total = self.classification_loss(net.head(net.fusion(parts)[0]), label)
         if self.cca_weight and len(rows) > 2 * self.dim:
             correlation = cca_loss(parts[:, 0], parts[:, 1], kind=self.cca, ridge=self.cca_ridge)
             total = total + self.cca_weight * correlation

@@ -440,7 +440,7 @@ class MMVSSTMA(MVSSTMA):
         """
         *inputs, label = batch
         parts, present = net.parts(*inputs), net.present(*inputs)
-        total = F.cross_entropy(net.head(net.fusion(parts, present)[0]).float(), label)
+        total = self.classification_loss(net.head(net.fusion(parts, present)[0]), label)
         both = parts[present.all(1)]
         if self.cca_weight and len(both) > 1:  # one sample has no correlation
             correlation = cca_loss(both[:, 0], both[:, 1], kind=self.cca, ridge=self.cca_ridge)

@@ -113,6 +113,7 @@ def pretrain_part(name, net, loss, data, options, checkpoint=None):
         batch_size=options.pretrain_batch_size or options.batch_size,
         patience=None,
         stop_loss=None,
+        schedule="constant",
         seed=derive_seed(options.seed, name),
     )
     if checkpoint is not None:
