@@ -7,6 +7,7 @@ __all__ = ['OKABE_ITO', 'chance_level', 'colours', 'draw', 'save_figure']
 
 # %% ../../nbs/report/50_figures.ipynb #6a1a3acd
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import pandas as pd
 from ..base.store import atomic_path
 from .rows import arrange, observations, protocol_title
 from .scalp import stamp
-from .tables import p_text, summarise
+from .tables import constant_accuracy, p_text, summarise
 from ..run.results import SCORES
 
 # %% ../../nbs/report/50_figures.ipynb #039e308e
@@ -31,17 +32,14 @@ def chance_level(results, score="accuracy"):
     Returns
     -------
     (float or None, str)
-        Level as a fraction (the share of the largest class is averaged over all folds of the
-        CellResults), and what it is called.
+        Level as a fraction, and what it is called.
     """
     n_classes = len(results[0].classes)
     if score == "balanced_accuracy":
         return 1 / n_classes, f"chance, 1/{n_classes}"
     if score != "accuracy":
         return None, ""
-    counts = [np.sum(fold.confusion, axis=1) for result in results for fold in result.folds]
-    shares = [count.max() / count.sum() for count in counts]
-    return float(np.mean(shares)), "always the largest class"
+    return constant_accuracy(results), "always the most frequent class"
 
 # %% ../../nbs/report/50_figures.ipynb #e9555073
 def _chosen_score(score, results, study):
@@ -138,21 +136,33 @@ def _whiskers(std):
     return dict(type="data", array=lengths, thickness=1.2, width=3, color="#333")
 
 
+MOST_LETTERS = 14  # in a line of text under a bar
+
+
 def _draw_bars(numbers, colour, order):
     "Grouped bars: a group per value on the axis, a colour per row or level."
     import plotly.graph_objects as go
 
     fig = go.Figure()
     for name, part in numbers.groupby("colour", sort=False):
+        x = part["x"].astype(str).tolist()
         fig.add_bar(
             name=name,
-            x=part["x"].astype(str).tolist(),
+            x=x,
+            showlegend=x != [name],  # its name stands on the axis
             y=part["mean"].round(2).tolist(),
             marker_color=colour[name],
             error_y=_whiskers(part["std"]),
         )
+    values = [str(value) for value in order]
+    labels = ["<br>".join(wrap(value, MOST_LETTERS)) for value in values]
     return fig.update_xaxes(
-        type="category", categoryorder="array", categoryarray=[str(value) for value in order]
+        type="category",
+        categoryorder="array",
+        categoryarray=values,
+        tickvals=values,
+        ticktext=labels,
+        tickangle=0,
     )
 
 

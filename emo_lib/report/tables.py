@@ -640,10 +640,25 @@ def _samples_words(result):
     return f", {samples.kind}s{length}{edges}"
 
 
+def constant_accuracy(results):
+    """The accuracy of always naming the class that is most frequent among all test samples.
+
+    Parameters
+    ----------
+    results : list of CellResult
+        Of one data set.
+
+    Returns
+    -------
+    float
+    """
+    counts = sum(np.array(fold.confusion) for result in results for fold in result.folds).sum(1)
+    return float(counts.max() / counts.sum())
+
+
 def _describe_chance(results):
     "What guessing reaches; also the constant answer, where one class is clearly more frequent."
-    counts = sum(np.array(fold.confusion) for result in results for fold in result.folds).sum(1)
-    chance, largest = 1 / len(counts), counts.max() / counts.sum()
+    chance, largest = 1 / len(results[0].classes), constant_accuracy(results)
     text = f"chance {100 * chance:.1f} %"
     if largest < 1.1 * chance:
         return text

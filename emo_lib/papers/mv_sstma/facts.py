@@ -224,7 +224,8 @@ SIDES = ("0.3-both", "0.5-both", "0.7-both", "0.5-train", "0.5-test", "1-test-ee
 
 
 def _study(name, title, level, lead="", **rest):
-    "A study of the paper's models by a setting."
+    "A study of the paper's models by a setting, under the split of the paper's tables."
+    others = {setting: None for setting in (*ALL, "hidden") if setting != level}
     return Study(
         f"mv_sstma.{name}",
         title,
@@ -232,6 +233,7 @@ def _study(name, title, level, lead="", **rest):
         lead=lead,
         rows=ROWS,
         expected_subjects=SUBJECTS,
+        required=REQUIRED | others,
         **rest,
     )
 
