@@ -4,6 +4,7 @@ from .models.registry import MODELS, make_model
 from .papers.registry import PAPERS
 from .protocols.folds import Fold
 from .protocols.registry import PROTOCOLS, make_protocol
+from .run.audit import audit
 from .run.cells import run_cell
 from .run.evaluate import evaluate
 from .run.results import CellResult, load_results, read_predictions

@@ -650,6 +650,35 @@ def _machines(first, second):
     click.echo(spread[columns].to_string(index=False, float_format="{:.1f}".format))
     click.echo(describe_spread(spread))
 
+# %% ../../nbs/cli/10_main.ipynb #4ad1f002
+@main.command(
+    "audit",
+    short_help="name what test and training samples share",
+    epilog=_example("emo audit runs/papers/results", "emo audit split.csv"),
+)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_friendly
+def _audit(paths):
+    """Name what test samples share with training, in PATHS: results, folders of them, or CSV files.
+
+    A CSV file has the columns subject, session, trial, clip and part (train, val or test). The
+    folds of a result are made again from its features.
+    """
+    from emo_lib.run.audit import audit, audit_cell, missing_trials, read_split, summarise_audits
+    from emo_lib.run.results import load_results
+
+    texts = {}
+    for path in (path for path in paths if path.suffix == ".csv"):
+        table, fold = read_split(path)
+        lacking = [f"caveat: {sentence}" for sentence in missing_trials(table)]
+        texts[path] = "\n".join([str(audit(fold, table)), *lacking])
+    if others := [path for path in paths if path.suffix != ".csv"]:
+        for result in load_results(others):
+            texts[result.spec.out] = summarise_audits(audit_cell(result.spec))
+    for path, text in texts.items():
+        click.echo(f"{path}\n{text}\n")
+    sys.exit(any("FAULT" in text for text in texts.values()))
+
 # %% ../../nbs/cli/10_main.ipynb #9a5b40ed
 @_friendly
 def start():

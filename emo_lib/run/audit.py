@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['DUPLICATES', 'PREPROCESSING', 'DEPENDENCE', 'TYPES', 'FAULTS', 'SENTENCES', 'UNITS', 'LEARNT', 'UNLABELLED', 'BLOCK',
-           'SPLIT_COLUMNS', 'SPLIT_PARTS', 'Finding', 'Audit', 'audit', 'read_split', 'missing_trials']
+           'SPLIT_COLUMNS', 'SPLIT_PARTS', 'Finding', 'Audit', 'audit', 'read_split', 'missing_trials', 'audit_cell',
+           'summarise_audits']
 
 # %% ../../nbs/run/95_audit.ipynb #a0d10004
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..base.errors import Problem, ProblemError
 from ..protocols.folds import Fold, sample_table
+from .cells import read_samples
 from ..samples.samples import TRIAL, Samples
 
 # %% ../../nbs/run/95_audit.ipynb #a0d10007
@@ -337,3 +338,45 @@ def missing_trials(table):
                 numbers = ", ".join(map(str, lacking))
                 sentences.append(f"subject {subject}, session {session}: no trial {numbers}")
     return sentences
+
+# %% ../../nbs/run/95_audit.ipynb #a0d10026
+def audit_cell(spec):
+    """The audits of all folds of a cell.
+
+    Parameters
+    ----------
+    spec : CellSpec
+        Its features must still be there.
+
+    Returns
+    -------
+    list of Audit
+    """
+    samples, _ = read_samples(spec)
+    folds = spec.folds(samples.meta)
+    return [audit(fold, samples.meta, samples, scaling=spec.scaling) for fold in folds]
+
+
+def summarise_audits(audits):
+    """What was found in several folds.
+
+    Parameters
+    ----------
+    audits : list of Audit
+
+    Returns
+    -------
+    str
+        One line per kind of finding and part, faults first.
+    """
+    groups = {}
+    for found in audits:
+        for finding in found.findings:
+            groups.setdefault((finding.kind, finding.part), []).append(finding)
+    lines = []
+    for kind in TYPES:
+        for (found, _), findings in groups.items():
+            if found == kind:
+                word = "FAULT" if findings[0].is_fault else "caveat"
+                lines.append(f"{word} in {len(findings)} of {len(audits)} folds: {findings[0]}")
+    return "\n".join(lines) or f"no overlap found in {len(audits)} folds"
