@@ -1,5 +1,6 @@
 """Hidden channels: the draws, the sides, and a modality that is missing at the test."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,13 +16,13 @@ from emo_lib.models.registry import MODELS, make_model
 from emo_lib.report.examples import invented_result
 from emo_lib.report.printed import PrintedTable, Study, read_rows
 from emo_lib.report.rows import arrange, observations, rows_of
-from emo_lib.run.cells import run_cell
+from emo_lib.run.cells import check_modalities, run_cell
 from emo_lib.run.grid import grid_jobs, make_grid
 from emo_lib.run.results import read_predictions, read_result
 from emo_lib.run.spec import CellSpec, settings_of
-from emo_lib.samples.featuresets import write_features
+from emo_lib.samples.featuresets import load_features, write_features
 from emo_lib.samples.hiding import Hiding, hide
-from emo_lib.samples.samples import Samples
+from emo_lib.samples.samples import Samples, make_samples
 from emo_lib.twins.twin import write_twin
 
 BOTH = ("eeg", "eye")
@@ -324,6 +325,42 @@ def test_channels_that_are_missing_come_on_top_of_those_that_are_hidden(folder, 
     assert left[-1] == 62, "the training samples are whole"
     assert left[:-1] == [left[0], 62 - 19]  # 30 % of 62 are 19; some of the five were hidden
     assert left[0] < 62 - 19
+
+
+# ---- people without eye movements
+
+
+def without_eye(folder, name, **rows):
+    "A cell of features in which `rows` (column=value) have no eye movements."
+    features = load_features(folder / "features")
+    lacks = np.all([features[column] == value for column, value in rows.items()], axis=0)
+    eye = features.eye.where(~lacks[:, None])
+    spec = CellSpec(**CELL | dict(model=name, hyper=MODELS[name].small, protocol="seedv-9-6"))
+    samples = make_samples(features.assign(eye=eye), modalities=BOTH)
+    return spec, samples, spec.folds(samples.meta)
+
+
+def test_training_without_any_eye_movements_is_refused(folder):
+    subject = int(load_features(folder / "features").subject[0])
+    with pytest.raises(ValueError, match="svm_eye takes eye movements, and no training") as caught:
+        check_modalities(*without_eye(folder, "svm_eye", subject=subject))
+    assert f"'subject': {subject}" in str(caught.value)
+    spec, samples, folds = without_eye(folder, "svm_eye", subject=subject)
+    others = [fold for fold in folds if fold.names["subject"] != subject]
+    assert check_modalities(spec, samples, others) == others, "the advice of the message"
+
+
+def test_trials_without_eye_movements_are_a_caveat(folder):
+    folds = check_modalities(*without_eye(folder, "svm_eye", trial=1))
+    words = r"[1-9]\d* of \d+ training samples have no eye movements"
+    assert all(re.search(words, " ".join(fold.caveats)) for fold in folds)
+
+
+def test_a_pool_without_eye_movements_is_refused():
+    samples = looks_for("mmv_sstma")
+    model, bare = small("mmv_sstma"), hide(samples, hiding("1-train-eye"), seed=0)
+    with pytest.raises(ValueError, match="stage 'eye': no sample of the pre-training pool"):
+        model.pretrain(next(s for s in model.stages() if s.name == "eye"), bare)
 
 
 # ---- grids and tables

@@ -22,7 +22,7 @@ from ..nets.correlation import cca_loss
 from ..nets.fusion import AttentionFusion, ConcatFusion
 from ..nets.hybrid import HybridBlock, channel_positions
 from ..nets.masking import gather_order, gather_tokens, random_mask
-from ..samples.needs import Needs
+from ..samples.needs import MODALITY_NAMES, Needs
 from ..training.loop import TrainingOptions, forward, seeded
 from ..training.stages import PretrainedClassifier, Stage, pretrain_part
 
@@ -362,6 +362,11 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
         place = 2 * self.needs.modalities.index(name)
         x, exists = self.tensors(pool)[place : place + 2]
         is_present = exists.flatten(1).any(1)  # a sample without the modality teaches nothing
+        if not is_present.any():
+            raise ValueError(
+                f"stage {name!r}: no sample of the pre-training pool has {MODALITY_NAMES[name]}; "
+                "give samples that do, or a model that does not need it"
+            )
         data = (x, exists) if is_present.all() else (x[is_present], exists[is_present])
         net.fit_scales(*(x.cpu() for x in data), getattr(self, f"{name}_scale"))
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['REPOSITORY_FOLDER', 'PACKAGES', 'REQUIRED_ATTRIBUTES', 'NOT_IN_KEY', 'provenance', 'read_samples', 'check_hidden',
-           'check_missing', 'accuracy_on', 'score_fold', 'FoldStore', 'run_folds', 'caveats_of', 'check_writable',
-           'check_outputs', 'sole_use', 'finished_cell', 'refuse_other_result', 'compute_cell', 'keep_result',
-           'run_cell', 'run_cells', 'pretrain_cell']
+           'check_modalities', 'check_missing', 'accuracy_on', 'score_fold', 'FoldStore', 'run_folds', 'caveats_of',
+           'check_writable', 'check_outputs', 'sole_use', 'finished_cell', 'refuse_other_result', 'compute_cell',
+           'keep_result', 'run_cell', 'run_cells', 'pretrain_cell']
 
 # %% ../../nbs/run/60_cells.ipynb #7ac8c73b
 import dataclasses
@@ -55,8 +55,8 @@ from emo_lib.run.results import (
 )
 from .spec import CellSpec
 from ..samples.featuresets import load_features, read_manifest
-from ..samples.hiding import find_bare
-from ..samples.needs import as_needed
+from ..samples.hiding import find_bare, find_unmeasured
+from ..samples.needs import MODALITY_NAMES, as_needed
 from ..samples.samples import make_samples
 
 # %% ../../nbs/run/60_cells.ipynb #595ae83e
@@ -214,6 +214,48 @@ def check_hidden(spec, samples, folds):
                 f"{bare.sum()} of {len(rows)} {side} samples of {spec.dataset}; expected a smaller "
                 "share"
             )
+
+
+def check_modalities(spec, samples, folds):
+    """Refuse, before any fit, to train without a modality that the model takes.
+
+    Parameters
+    ----------
+    spec : CellSpec
+    samples : Samples
+    folds : list of Fold
+
+    Returns
+    -------
+    list of Fold
+        With a caveat where some samples of training or test lack a modality.
+
+    Raises
+    ------
+    ValueError
+        Names every fold of which no training sample has the modality.
+    """
+    model = spec.build(channels=samples.channels)
+    for modality, lacks in find_unmeasured(samples, model.needs.modalities).items():
+        without = [str(fold.names) for fold in folds if lacks[fold.train].all()]
+        if without:
+            raise ValueError(
+                f"{spec.dataset}: {spec.model} takes {MODALITY_NAMES[modality]}, and no training "
+                f"sample of {len(without)} of {len(folds)} folds has any: {', '.join(without)}; "
+                "give `subjects` without these people, or a model that does not need it"
+            )
+        folds = [_with_gap_caveats(fold, modality, lacks) for fold in folds]
+    return folds
+
+
+def _with_gap_caveats(fold, modality, lacks):
+    "A fold that says how many of its samples lack a modality; lacks : bool (sample,)."
+    caveats = [
+        f"{lacks[rows].sum()} of {len(rows)} {side} samples have no {MODALITY_NAMES[modality]}"
+        for side, rows in (("training", fold.train), ("test", fold.test))
+        if lacks[rows].any()
+    ]
+    return dataclasses.replace(fold, caveats=(*fold.caveats, *caveats)) if caveats else fold
 
 
 def check_missing(spec, samples, folds):
@@ -693,7 +735,7 @@ def compute_cell(spec, samples, classes, progress=True):
     """
     start = time.perf_counter()
     pool = other_pool(spec, samples)
-    folds = spec.folds(samples.meta)
+    folds = check_modalities(spec, samples, spec.folds(samples.meta))
     check_hidden(spec, samples, folds)
     check_missing(spec, samples, folds)
     attrs = samples.meta.attrs
