@@ -44,7 +44,7 @@ def pretrain(model, pool, train=None):
 
 def are_equal(a, b):
     "Whether two dicts of tensors are equal."
-    return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
+    return set(a) == set(b) and all(torch.equal(a[k].cpu(), b[k].cpu()) for k in a)
 
 
 @pytest.fixture(scope="module")
