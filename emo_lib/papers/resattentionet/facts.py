@@ -6,7 +6,9 @@
 __all__ = ['PAPER']
 
 # %% ../../../nbs/papers/resattentionet/10_facts.ipynb #f5c60004
-from ...report.printed import Paper, PrintedTable, read_rows
+from dataclasses import replace
+
+from ...report.printed import Figure, Paper, PrintedRow, PrintedTable, Study, read_rows
 
 # %% ../../../nbs/papers/resattentionet/10_facts.ipynb #f5c60013
 TITLE = "ResAttentioNet"
@@ -19,6 +21,8 @@ ROWS = read_rows(
     """,
     rest="the annex's values",
 )
+IN_ANNEX = {"query": "projected", "padding": "zeros"}
+ROWS = {key: replace(row, hyper=IN_ANNEX) for key, row in ROWS.items()}
 DEPENDENT = "within each subject, 9 trials for training and 6 for test, selected by test score"
 BENCHMARK = "LibEER's benchmark, within each subject, with validation"
 OTHER_DATA = "LibEER's accuracy of SVM, DBN or HSLT on SEED-IV: another method, other data"
@@ -97,11 +101,34 @@ TABLE_2 = PrintedTable(
 )
 
 # %% ../../../nbs/papers/resattentionet/10_facts.ipynb #f5c60020
+CHOICES = {
+    "resattentionet": ("ResAttentioNet", IN_ANNEX),
+    "raw": ("raw query, as the text", IN_ANNEX | {"query": "raw"}),
+    "local": ("one stage, strides of 1, padding masked", IN_ANNEX | {"padding": "masked"}),
+}
+CHOICE_STUDY = Study(
+    "resattentionet.choices",
+    "The annex, its text, and a variant whose attention is local",
+    reference="resattentionet",
+    lead="The first row is the annex. The second pools with the query of equations 3 and 4. The "
+    "third has a token at each step that sees 17 steps, so its attention can point at a part of a "
+    "trial; it is also a smaller network.",
+    rows={
+        key: PrintedRow(title, "resattentionet", hyper, rest="the annex's values")
+        for key, (title, hyper) in CHOICES.items()
+    },
+    other_models=False,
+    expected_subjects=SUBJECTS,
+    required=REQUIRED,
+    figures=(Figure("choices", "by choices", "row"),),
+)
+
+# %% ../../../nbs/papers/resattentionet/10_facts.ipynb #f5c60022
 PAPER = Paper(
     name="resattentionet",
     cite=CITE,
     tables=(TABLE_2,),
-    studies=(),
+    studies=(CHOICE_STUDY,),
     errata=(
         "the text pools with a raw query, the annex projects it (nn.MultiheadAttention); `query`",
         "the text drops out after attention, the annex before it; `dropout_at`",
