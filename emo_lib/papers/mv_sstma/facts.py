@@ -151,7 +151,7 @@ SPLIT = (
     "The first trials of each session of a person train, the last ones test. Pre-training sees "
     "the unlabelled sequences of all subjects, sessions and trials, also those that are tested "
     "(scope `all`). The abstract of the earlier paper (ACM MM 2022) pools all subjects; whether "
-    "test trials are in the pool is not stated. The paper states T = 10 seconds; we read ten windows."
+    "test trials are in the pool is not stated. The paper's T = 10 seconds are ten windows here."
 )
 
 
