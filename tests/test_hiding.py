@@ -363,6 +363,29 @@ def test_a_pool_without_eye_movements_is_refused():
         model.pretrain(next(s for s in model.stages() if s.name == "eye"), bare)
 
 
+def test_weights_of_another_scale_are_refused(tmp_path):
+    samples = looks_for("mmv_sstma")
+    model = small("mmv_sstma")
+    for stage in model.stages():
+        model.pretrain(stage, samples)
+        model.save_stage(stage, tmp_path / f"{stage.name}.safetensors")
+    model.save_pretrained(tmp_path / "all.safetensors")
+    other = small("mmv_sstma", eye_scale="standard")
+    words = "expected eye_scale standard, found 10-100"
+    with pytest.raises(ValueError, match=words):
+        other.load_stage("eye", tmp_path / "eye.safetensors")
+    other.load_stage("eeg", tmp_path / "eeg.safetensors")
+    from_file = small("mmv_sstma", eye_scale="standard", pretrained=tmp_path / "all.safetensors")
+    with pytest.raises(ValueError, match=words):
+        from_file.fit(samples)
+
+
+@pytest.mark.parametrize("text", ["0.3", "3e-1"])
+def test_a_mask_ratio_is_a_number(text):
+    with pytest.raises(ValueError, match="mask_ratio: expected a number, found"):
+        small("mmv_sstma", mask_ratio=text).check_params()
+
+
 # ---- grids and tables
 
 

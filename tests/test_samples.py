@@ -217,6 +217,13 @@ def test_a_table_of_predictions_takes_sequences_with_repeated_edges(twin):
     assert not table.duplicated([*TRIAL, "start_s"]).any()
 
 
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_samples_are_float32_whatever_the_features_are(twin, dtype):
+    other = twin.assign(eeg=twin.eeg.astype(dtype), eye=twin.eye.astype(dtype))
+    samples = cut(other, kind="sequence", length=3, modalities=("eeg", "eye"))
+    assert samples.eeg.dtype == samples.eye.dtype == np.float32
+
+
 def test_windows_share_the_memory_of_the_feature_set(twin):
     assert np.shares_memory(make_samples(twin).eeg, twin.eeg.values)
 

@@ -667,17 +667,20 @@ def _audit(paths):
     from emo_lib.run.audit import audit, audit_cell, missing_trials, read_split, summarise_audits
     from emo_lib.run.results import load_results
 
-    texts = {}
-    for path in (path for path in paths if path.suffix == ".csv"):
+    tables = [path for path in paths if path.suffix == ".csv"]
+    others = [path for path in paths if path.suffix != ".csv"]
+    has_fault = False
+    for path in tables:
         table, fold = read_split(path)
+        found = audit(fold, table)
         lacking = [f"caveat: {sentence}" for sentence in missing_trials(table)]
-        texts[path] = "\n".join([str(audit(fold, table)), *lacking])
-    if others := [path for path in paths if path.suffix != ".csv"]:
-        for result in load_results(others):
-            texts[result.spec.out] = summarise_audits(audit_cell(result.spec))
-    for path, text in texts.items():
-        click.echo(f"{path}\n{text}\n")
-    sys.exit(any("FAULT" in text for text in texts.values()))
+        click.echo("\n".join([str(path), str(found), *lacking, ""]))
+        has_fault |= bool(found.faults)
+    for result in load_results(others) if others else ():
+        audits = audit_cell(result.spec)
+        click.echo(f"{result.spec.out}\n{summarise_audits(audits)}\n")
+        has_fault |= any(found.faults for found in audits)
+    sys.exit(has_fault)
 
 # %% ../../nbs/cli/10_main.ipynb #9a5b40ed
 @_friendly

@@ -21,7 +21,6 @@ from ..nets.correlation import canonical_correlations, cca_loss
 from ..nets.fusion import AttentionFusion
 from ..samples.needs import Needs
 from ..training.estimator import NetworkClassifier
-from ..training.loop import forward
 
 # %% ../../nbs/models/76_dcca.ipynb #e252438d
 def fit_scale(rows, kind):
@@ -232,7 +231,7 @@ class DCCA(NetworkClassifier):
         float64 array (dim,)
             From 0 to 1, in decreasing order.
         """
-        parts = forward(self.net_, self.tensors(self._read_new(x)), self.net_.parts).cpu()
+        parts = torch.from_numpy(self._outputs("parts", x))
         return canonical_correlations(parts[:, 0], parts[:, 1], self.cca_ridge).numpy()
 
     def modality_weights(self, x):
@@ -247,5 +246,4 @@ class DCCA(NetworkClassifier):
         float32 array (sample, modality)
             EEG, eye; rows sum to 1.
         """
-        tensors = self.tensors(self._read_new(x))
-        return forward(self.net_, tensors, self.net_.weights).cpu().numpy()
+        return self._outputs("weights", x)

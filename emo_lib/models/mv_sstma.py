@@ -17,13 +17,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..base.montage import CHANNELS
-from ..base.parameters import Count, Flag, NotNegative, Positive, Whole
+from ..base.parameters import Count, Flag, NotNegative, Number, Positive, Whole
 from ..nets.correlation import cca_loss
 from ..nets.fusion import AttentionFusion, ConcatFusion
 from ..nets.hybrid import HybridBlock, channel_positions
 from ..nets.masking import gather_order, gather_tokens, random_mask
 from ..samples.needs import MODALITY_NAMES, Needs
-from ..training.loop import TrainingOptions, forward, seeded
+from ..training.loop import TrainingOptions, seeded
 from ..training.stages import PretrainedClassifier, Stage, pretrain_part
 
 # %% ../../nbs/models/75_mv_sstma.ipynb #351bc705
@@ -250,7 +250,7 @@ class SequenceOptions(TrainingOptions):
     eeg_scale: Literal["standard", "10-100"] = "standard"
     eye_scale: Literal["standard", "10-100"] = "10-100"
     scale_on: Literal["train", "pool"] = "train"
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    mask_ratio: Annotated[Number, Field(gt=0, lt=1)] = 0.3
     pretrain_epochs: Count = 50
     pretrain_lr: Positive = 1.5e-4
     pretrain_batch_size: Annotated[Whole, Field(ge=2)] | None = None
@@ -325,6 +325,10 @@ class MVSSTMA(PretrainedClassifier, SequenceOptions):
             )
             for name in self.needs.modalities
         ]
+
+    def stage_parameters(self, name):
+        """What weights of a stage must share with this model, its scale too."""
+        return (*self.stage_must_match, f"{name}_scale")
 
     def stage_net(self, name, n_bands, n_eye=0):
         """A new SequenceMAE for "eeg" or "eye"."""
@@ -464,5 +468,4 @@ class MMVSSTMA(MVSSTMA):
         float32 array (sample, modality)
             EEG, eye; rows sum to 1, and a missing modality has 0.
         """
-        samples = self._read_new(x)
-        return forward(self.net_, self.tensors(samples), self.net_.weights).cpu().numpy()
+        return self._outputs("weights", x)

@@ -13,11 +13,10 @@ import torch
 from pydantic import Field
 
 from ..base.parameters import Count, Share
-from ..nets.residual import ResidualAttentionNet, token_count
+from ..nets.residual import ResidualAttentionNet
 from ..samples.needs import Needs
 from ..samples.scaling import moments
 from ..training.estimator import NetworkClassifier
-from ..training.loop import forward
 
 # %% ../../nbs/models/85_resattentionet.ipynb #e3b80006
 class ResAttentioNet(NetworkClassifier):
@@ -121,8 +120,7 @@ class ResAttentioNet(NetworkClassifier):
         float32 array (sample, head, token)
             Rows sum to 1. A token stands at every product-of-strides-th step.
         """
-        samples = self._read_new(x, valid)
-        return forward(self.net_, self.tensors(samples), self.net_.attention).cpu().numpy()
+        return self._outputs("attention", x, valid)
 
 
 def _known(samples):

@@ -272,7 +272,7 @@ STUDIES = {
         lead="`session own` takes the statistics of all windows of a session, the unlabelled "
         "windows of the test session among them: the result is transductive. A difference "
         "is more than the removal of a shift and a scale of single features: a model also learns "
-        "from a changed input, and with one seed a part of the difference is chance.",
+        "from a changed input, and with one seed a part of a network's difference is chance.",
         order=("none", "session own"),
         figures=(Figure("scaling", "without and with z-scores per session"),),
     ),

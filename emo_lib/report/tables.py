@@ -705,17 +705,21 @@ def _lead_of(long, study, shows_spreads):
         )
     if long["n_seeds"].eq(1).all():
         parts.append(
-            "One seed; for a network another one moves a mean as well (how far, for the models and "
-            "data sets in it: the study of seeds)."
+            "One seed. Another one also moves the mean of a network, and of a row whose electrodes "
+            "or trials are drawn (how far the first alone goes, for the models and data sets in "
+            "it: the study of seeds)."
         )
     if study.reference is not None:
+        in_file = " (in the CSV file)" if _has_number(long, study).all() else ""
         parts.append(
             "p: two-sided Wilcoxon signed-rank test on subject means of the accuracy against "
             f"{reference_title(study)}; min: the smallest p that subjects who differ can reach; "
-            "Holm: corrected for all tests of this table. Intervals: bootstrap over subjects, of "
-            f"the mean difference in points, from {MIN_SUBJECTS} subjects on; r: matched-pairs "
-            "rank-biserial correlation over the subjects who differ, from -1 (each of them is "
-            "worse) to 1 (each is better)."
+            "Holm: corrected for all tests of this table."
+        )
+        parts.append(
+            f"Intervals{in_file}: bootstrap over subjects, of the mean difference in points, from "
+            f"{MIN_SUBJECTS} subjects on; r{in_file}: matched-pairs rank-biserial correlation over "
+            "the subjects who differ, from -1 (each of them is worse) to 1 (each is better)."
         )
     if _has_number(long, study).any():
         parts.append(_origin_of_printed(study))

@@ -373,10 +373,8 @@ def summarise_audits(audits):
     for found in audits:
         for finding in found.findings:
             groups.setdefault((finding.kind, finding.part), []).append(finding)
-    lines = []
-    for kind in TYPES:
-        for (found, _), findings in groups.items():
-            if found == kind:
-                word = "FAULT" if findings[0].is_fault else "caveat"
-                lines.append(f"{word} in {len(findings)} of {len(audits)} folds: {findings[0]}")
+    order, lines = list(TYPES), []
+    for _, findings in sorted(groups.items(), key=lambda group: order.index(group[0][0])):
+        word = "FAULT" if findings[0].is_fault else "caveat"
+        lines.append(f"{word} in {len(findings)} of {len(audits)} folds: {findings[0]}")
     return "\n".join(lines) or f"no overlap found in {len(audits)} folds"

@@ -324,9 +324,10 @@ def cut_trials(trials, settings, noun="trials"):
     longest = max(len(rows) for rows in trials)
     length = settings.length or longest
     if length > longest and (settings.kind == "sequence" or settings.short == "drop"):
+        other = ", or short 'pad'" if settings.kind == "trial" else ""
         raise ValueError(
             f"length: expected at most {longest} windows, the longest trial, found {length}; "
-            "use a shorter length, or kind 'trial' with short 'pad'"
+            f"use a shorter length{other}"
         )
     if settings.edges == "repeat":
         trials = [np.append(np.full(length - 1, rows[0]), rows) for rows in trials]
@@ -387,7 +388,7 @@ def _eeg_windows(features):
     names = features["cell"] if "cell" in features.coords else features["channel"]
     cells = [str(name) for name in names.values]
     on_grid = np.array([cell != "" for cell in cells])
-    eeg = features["eeg"].values
+    eeg = np.asarray(features["eeg"].values, np.float32)
     valid = features["valid"].values if "valid" in features else np.ones(eeg.shape[:2], bool)
     if on_grid.all():
         return eeg, valid, tuple(cells)
@@ -455,7 +456,7 @@ def _arrays(features, settings, index):
         eeg, valid, channels = _eeg_windows(features)
         fields |= {"eeg": take(eeg, index), "there": take(valid, index), "channels": channels}
     if "eye" in settings.modalities:
-        fields["eye"] = take(features["eye"].values, index)
+        fields["eye"] = take(np.asarray(features["eye"].values, np.float32), index)
     return fields
 
 

@@ -395,8 +395,12 @@ class NetworkClassifier(Classifier, TrainingOptions):
         -------
         float32 array (sample, d)
         """
-        samples = self._read_new(x, valid)
-        return forward(self.net_, self.tensors(samples), self.net_.features).cpu().numpy()
+        return self._outputs("features", x, valid)
+
+    def _outputs(self, method, x, valid=None):
+        "What a method of `net_` returns for new samples, float32."
+        tensors = self.tensors(self._read_new(x, valid))
+        return forward(self.net_, tensors, getattr(self.net_, method)).cpu().numpy()
 
     def save(self, path):
         """Write the fitted model.

@@ -204,6 +204,20 @@ class PretrainedClassifier(NetworkClassifier):
                 return own
         raise self._no_stage(name)
 
+    def stage_parameters(self, name):
+        """What weights of a stage must share with this model.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        tuple of str
+            Names of hyper-parameters.
+        """
+        return self.stage_must_match
+
     def stage_key(self, names, **more):
         """The key of a stage: equal keys, equal weights from equal data.
 
@@ -356,7 +370,7 @@ class PretrainedClassifier(NetworkClassifier):
                 f"{path}: expected weights of stage {name!r}, found {list(stages)}; "
                 "delete the file and pre-train again"
             )
-        self.refuse_mismatch(path, info, self.stage_must_match)
+        self.refuse_mismatch(path, info, self.stage_parameters(name))
         self.n_bands_, self.n_eye_ = info["n_bands"], info.get("n_eye", 0)
         with seeded(0):
             net = self.stage_net(name, self.n_bands_, self.n_eye_)
@@ -394,8 +408,10 @@ class PretrainedClassifier(NetworkClassifier):
     def _stages_of_file(self):
         "The StageWeights of the file `pretrained` by name."
         stages, info = read_stages(self.pretrained)
-        self.refuse_mismatch(self.pretrained, info, self.stage_must_match)
         names = [stage.name for stage in self.stages()]
+        known = [self.stage_parameters(name) for name in names if name in stages]
+        shared = dict.fromkeys(name for parameters in known for name in parameters)
+        self.refuse_mismatch(self.pretrained, info, shared)
         if not stages or not set(stages) <= set(names):
             raise ValueError(
                 f"{self.pretrained}: expected weights of stages among {names}, found "

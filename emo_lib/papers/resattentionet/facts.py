@@ -104,7 +104,10 @@ TABLE_2 = PrintedTable(
 CHOICES = {
     "resattentionet": ("ResAttentioNet", IN_ANNEX),
     "raw": ("raw query, as the text", IN_ANNEX | {"query": "raw"}),
-    "local": ("one stage, strides of 1, padding masked", IN_ANNEX | {"padding": "masked"}),
+    "local": (
+        "one stage, strides of 1, padding masked",
+        {"query": "projected", "padding": "masked", "strides": [1, 1, 1]},
+    ),
 }
 CHOICE_STUDY = Study(
     "resattentionet.choices",
